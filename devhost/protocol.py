@@ -1,0 +1,64 @@
+"""What the parts of devhost say to each other: functions as the worker indexes them, invocations, outcomes.
+
+Only plain tuples, dictionaries, bytes and strings cross the socket to a worker process, so the host itself imports
+no azure package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+type Datum = tuple[str, Any]
+"""(kind, value) as the language worker knows it: ("string", str), ("json", str), ("bytes", bytes), ("int", int),
+("http", (method, url, headers, body, route parameters, query)) inwards and
+("http", (status, [(header, value)], body bytes)) outwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionInfo:
+    """One function of the app, as the language worker's indexing describes it."""
+
+    id: str
+    name: str
+    bindings: tuple[Mapping[str, Any], ...]
+    retry: Mapping[str, Any] | None = None
+
+    @property
+    def trigger(self) -> Mapping[str, Any]:
+        """The binding whose type ends in Trigger. Every function has exactly one."""
+        return next(binding for binding in self.bindings if str(binding["type"]).lower().endswith("trigger"))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an invocation ended. `error` is `Type: message` when `ok` is false."""
+
+    ok: bool
+    value: Datum | None = None
+    outputs: tuple[tuple[str, Datum], ...] = ()
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A call of one function. `redispatch` says that it may run again on another worker when its worker dies."""
+
+    function_id: str
+    inputs: Sequence[tuple[str, Datum]]
+    metadata: Mapping[str, Datum] = field(default_factory=dict)
+    redispatch: bool = False
+    trace_parent: str = ""
+    trace_state: str = ""
+    retry_count: int = 0
+    max_retry_count: int = 0
+
+
+class Invoker(Protocol):
+    """Runs invocations somewhere: a pool of worker processes, or a fake in tests."""
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Never raises for a failing function: that is an Outcome with ok = False."""
+        ...

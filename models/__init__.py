@@ -1,0 +1,1 @@
+"""Pure machine learning: spec, schema, features, training, export, parity, evaluation, gate."""

@@ -1,0 +1,113 @@
+"""`model.json`: what is known of one immutable model version. Written by export and register, read by serving.
+
+Imports nothing but the standard library, because every serving process loads it on a cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+MANIFEST_SCHEMA = 1
+"""Raised when a field changes its meaning; a reader refuses a number it does not know."""
+
+InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputColumn:
+    """One raw column that a request carries.
+
+    The graph's tensor for it has this name and shape [N]: `number`, `integer` and `boolean` are DOUBLE with NaN for
+    missing, `category` is STRING with '' for missing, `timestamp` is DOUBLE in seconds since 1970 UTC with NaN for
+    missing.
+    """
+
+    name: str
+    kind: InputKind
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs in the graph's order. The graph has one output: `probability`, DOUBLE [N, K] with K = len(classes)."""
+
+    inputs: tuple[InputColumn, ...]
+    classes: tuple[str, ...]
+    positive: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRows:
+    """Raw inputs by column (None = missing) and the probabilities [N, K] that the graph gives for them, bit for bit."""
+
+    inputs: Mapping[str, tuple[float | str | None, ...]]
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineagePartition:
+    """One partition that taught (or judged) a version. `path` is the blob's name within the training container."""
+
+    path: str
+    etag: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which rows taught a version: those of `partitions` whose time is before `holdout_from` (seconds since 1970 UTC)."""
+
+    dataset: str
+    spec: str
+    holdout_from: float
+    partitions: tuple[LineagePartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything about a version that serving and later runs need. `model_path` is container/name in blob storage."""
+
+    pipeline: str
+    version: int
+    run: str
+    created: str
+    model_path: str
+    model_sha256: str
+    model_bytes: int
+    signature: Signature
+    golden: GoldenRows
+    lineage: Lineage
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    schema: int = MANIFEST_SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` gives an equal object back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
+        if data.get("schema") != MANIFEST_SCHEMA:
+            raise ValueError(f"model.json has schema {data.get('schema')!r}; this code reads {MANIFEST_SCHEMA}")
+        signature, golden, lineage = data["signature"], data["golden"], data["lineage"]
+        return cls(
+            **{
+                **data,
+                "signature": Signature(
+                    inputs=tuple(InputColumn(**column) for column in signature["inputs"]),
+                    classes=tuple(signature["classes"]),
+                    positive=signature["positive"],
+                ),
+                "golden": GoldenRows(
+                    inputs={name: tuple(values) for name, values in golden["inputs"].items()},
+                    probabilities=tuple(tuple(row) for row in golden["probabilities"]),
+                ),
+                "lineage": Lineage(
+                    dataset=lineage["dataset"],
+                    spec=lineage["spec"],
+                    holdout_from=lineage["holdout_from"],
+                    partitions=tuple(LineagePartition(**partition) for partition in lineage["partitions"]),
+                ),
+            }
+        )

@@ -1,0 +1,1 @@
+"""Deterministic orchestrator generators and pure decisions about what happens next."""
