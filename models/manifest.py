@@ -56,7 +56,7 @@ class LineagePartition:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Which rows taught a version: those of `partitions` whose time is before `holdout_from` (seconds since 1970 UTC)."""
+    """Which rows taught a version: those of `partitions` with a time before `holdout_from` (seconds since 1970 UTC)."""
 
     dataset: str
     spec: str
