@@ -1,0 +1,152 @@
+"""The ledger port: one row per (pipeline, path), and the state of each uploaded partition.
+
+The rules are pure functions over rows (`sighted`, `vanished`, `moved`); an adapter only has to read a row and write it
+back with a compare-and-swap. One adapter: adapters/table_ledger.py.
+
+Events come twice, late and out of order, so nothing here trusts them: a sighting of an eTag that the ledger has is no
+news, a sighting with an older sequencer than the row's is old news, and a claim looks at the blob itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from models.errors import RatchetError
+
+PartitionState = Literal["pending", "claimed", "included", "quarantined", "failed", "removed"]
+
+TRANSITIONS: Mapping[PartitionState, frozenset[PartitionState]] = {
+    "pending": frozenset({"pending", "claimed", "removed"}),
+    "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "removed"}),
+    "included": frozenset({"pending", "removed"}),
+    "quarantined": frozenset({"pending", "removed"}),
+    "failed": frozenset({"pending", "removed"}),
+    "removed": frozenset({"pending", "removed"}),
+}
+"""From each state, the states that may follow. Every other change is an IllegalTransition."""
+
+MAX_ATTEMPTS = 3
+"""Runs that may fail with a partition before it is set aside as failed, so that it cannot stop the others for ever."""
+
+
+class LedgerError(RatchetError):
+    """The ledger could not be read or written. `path` is the partition's, or empty."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class IllegalTransition(LedgerError):
+    """A change that the transition table does not know."""
+
+
+class LedgerConflict(LedgerError):
+    """A row kept changing under us. Worth trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A blob was seen, by an event or by the sweep. `sequencer` is '' when it is not known (the sweep)."""
+
+    path: str
+    etag: str
+    size: int
+    sequencer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A row of the ledger. `changed` is when its state last changed, in ISO 8601 UTC."""
+
+    pipeline: str
+    path: str
+    etag: str
+    size: int
+    state: PartitionState
+    changed: str
+    sequencer: str = ""
+    run: str = ""
+    attempts: int = 0
+    reason: str = ""
+
+
+def sighted(pipeline: str, row: Partition | None, sighting: Sighting, *, now: str) -> Partition | None:
+    """The row after a sighting, or None when it is no news."""
+    fresh = Partition(pipeline, sighting.path, sighting.etag, sighting.size, "pending", now, sighting.sequencer)
+    if row is None:
+        return fresh
+    if row.etag == sighting.etag and row.state != "removed":
+        return None
+    if _older(sighting.sequencer, row.sequencer):
+        return None
+    return replace(fresh, sequencer=sighting.sequencer or row.sequencer)
+
+
+def vanished(row: Partition | None, *, sequencer: str, now: str) -> Partition | None:
+    """The row after its blob was deleted, or None when there is nothing to change."""
+    if row is None or row.state == "removed" or _older(sequencer, row.sequencer):
+        return None
+    return replace(row, state="removed", changed=now, sequencer=sequencer or row.sequencer, run="", reason="deleted")
+
+
+def moved(row: Partition, to: PartitionState, *, now: str, run: str = "", reason: str = "") -> Partition:
+    """The row in its new state. Raises IllegalTransition."""
+    if to not in TRANSITIONS[row.state]:
+        raise IllegalTransition(row.path, f"{row.path} is {row.state}; it cannot become {to}")
+    return replace(row, state=to, changed=now, run=run, reason=reason)
+
+
+def released(row: Partition, *, now: str, reason: str) -> Partition:
+    """A claimed row after its run failed: pending again, or failed when it has had its attempts."""
+    attempts = row.attempts + 1
+    to: PartitionState = "failed" if attempts >= MAX_ATTEMPTS else "pending"
+    return replace(moved(row, to, now=now, reason=reason), attempts=attempts)
+
+
+def _older(sequencer: str, than: str) -> bool:
+    """Whether a sequencer is before another. They compare as left-padded strings, within one blob's name only."""
+    if not sequencer or not than:
+        return False
+    width = max(len(sequencer), len(than))
+    return sequencer.rjust(width, "0") < than.rjust(width, "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a partition came out of a run. It is applied only to the claim of that run on that eTag."""
+
+    path: str
+    etag: str
+    to: Literal["included", "quarantined"]
+    reason: str = ""
+
+
+class Ledger(Protocol):
+    """Synchronous and safe to share between threads. Every method raises LedgerError when the table is away."""
+
+    def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
+        """Records a sighting; whether it was news."""
+        ...
+
+    def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
+        """Records that a blob was deleted; whether that was news."""
+        ...
+
+    def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
+        """Rows of a pipeline by row key, only those in `states` when given."""
+        ...
+
+    def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
+        """The row claimed for `run` with the eTag and size of `partition`, or None when somebody changed it first."""
+        ...
+
+    def settle(self, pipeline: str, settlement: Settlement, *, run: str, now: str) -> bool:
+        """Ends a claim; whether the claim still stood (a new upload or another run may have taken it over)."""
+        ...
+
+    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
+        """Gives a claim back after a failed run; whether the claim still stood."""
+        ...

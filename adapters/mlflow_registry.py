@@ -1,0 +1,113 @@
+"""The registry in MLflow, through its client (mlflow-skinny). Imported lazily: it takes a second.
+
+A challenger becomes one MLflow run (parameters, metrics, documents, the model) and one model version, both tagged with
+the run key, so that a repeat after a crash between any two calls finds what is there and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adapters.registry import RegistryError, Submission
+from models.errors import bounded
+
+RUN_KEY = "ratchet.run"
+MAX_BATCH = 1000
+"""Metrics in one log_batch call: the server's limit."""
+HTTP_TIMEOUT_SECONDS, HTTP_RETRIES = "20", "3"
+"""MLflow's own defaults (120 s, 7 tries with back-off) would hold an activity for many minutes; the orchestration's
+retry policy waits instead, without occupying a worker."""
+
+
+class MlflowRegistry:
+    """Implements adapters.registry.Registry on a tracking server with aliases (MLflow 2.3 or later)."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", HTTP_TIMEOUT_SECONDS)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", HTTP_RETRIES)
+        from mlflow.tracking import MlflowClient
+
+        self._uri = tracking_uri
+        self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+    def register(self, submission: Submission) -> int:
+        with self._errors():
+            name = submission.pipeline
+            self._ensure_model(name)
+            found = self._client.search_model_versions(f"name = '{name}' and tags.`{RUN_KEY}` = '{submission.run}'")
+            if found:
+                return min(int(version.version) for version in found)
+            run = self._tracking_run(submission)
+            self._log(run.info.run_id, submission)
+            version = self._client.create_model_version(
+                name,
+                source=f"{run.info.artifact_uri}/model",
+                run_id=run.info.run_id,
+                tags={RUN_KEY: submission.run, **submission.tags},
+                description=submission.description,
+            )
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+            return int(version.version)
+
+    def set_alias(self, pipeline: str, alias: str, version: int) -> None:
+        with self._errors():
+            self._client.set_registered_model_alias(pipeline, alias, str(version))
+
+    def _ensure_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _tracking_run(self, submission: Submission) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment_id = self._client.create_experiment(submission.pipeline)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment_id = self._client.get_experiment_by_name(submission.pipeline).experiment_id
+        found = self._client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{submission.run}'", max_results=1)
+        if found:
+            return found[0]
+        return self._client.create_run(
+            experiment_id, run_name=submission.run, tags={RUN_KEY: submission.run, **submission.tags}
+        )
+
+    def _log(self, run_id: str, submission: Submission) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in submission.metrics.items()]
+        metrics += [Metric("validation_log_loss", value, now, step) for step, value in submission.curve]
+        parameters = [Param(name, value) for name, value in submission.parameters.items()]
+        for start in range(0, max(len(metrics), 1), MAX_BATCH):
+            self._client.log_batch(
+                run_id, metrics=metrics[start : start + MAX_BATCH], params=parameters if start == 0 else ()
+            )
+        with tempfile.TemporaryDirectory(prefix="ratchet-register-") as directory:
+            folder = Path(directory)
+            (folder / "model.onnx").write_bytes(submission.model)
+            (folder / "MLmodel").write_text(submission.mlmodel, encoding="utf-8")
+            self._client.log_artifacts(run_id, directory, "model")
+        for name, text in submission.documents.items():
+            self._client.log_text(run_id, text, name)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as exc:
+            raise RegistryError(f"the model registry at {self._uri} cannot be used: {bounded(exc)}") from exc

@@ -1,0 +1,50 @@
+"""The model registry port: where people look at experiments and versions. One adapter: adapters/mlflow_registry.py.
+
+Serving never depends on it; the live pointer is what serving follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.errors import RatchetError
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: the version that is served, the latest that was judged, and the one that was served before."""
+
+
+class RegistryError(RatchetError):
+    """The registry could not be reached or refused. Worth trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A challenger to be registered. `run` is the idempotency key: a second submission finds the first one's version.
+
+    `curve` holds (round, validation log loss). `documents` are text files by name, stored beside the model.
+    """
+
+    pipeline: str
+    run: str
+    model: bytes
+    mlmodel: str
+    description: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[tuple[int, float]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """Synchronous. Every method raises RegistryError and may be repeated."""
+
+    def register(self, submission: Submission) -> int:
+        """The number of the version with this run key; made now, or by an earlier try."""
+        ...
+
+    def set_alias(self, pipeline: str, alias: str, version: int) -> None:
+        """Moves an alias to a version."""
+        ...

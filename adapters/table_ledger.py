@@ -1,0 +1,160 @@
+"""The ledger in Azure Tables: partition key = pipeline, row key = SHA-256 of the path (it may hold any character).
+
+Imported lazily: azure-data-tables takes a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any, cast
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+from azure.data.tables import TableClient, UpdateMode
+
+from adapters import ledger
+from adapters.ledger import LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
+
+TABLE = "ledger"
+MAX_TRIES = 10
+"""Compare-and-swap rounds on one row. Writers of one row are few (duplicates of one event), so this is never reached
+unless something writes in a loop."""
+
+type Change = Callable[[Partition | None], Partition | None]
+
+
+class TableLedger:
+    """Implements adapters.ledger.Ledger on one table."""
+
+    def __init__(self, table: TableClient) -> None:
+        self._table = table
+
+    @classmethod
+    def from_connection_string(cls, connection: str) -> TableLedger:
+        """A ledger in the account of a connection string. The table is made at the first write."""
+        return cls(TableClient.from_connection_string(connection, TABLE))
+
+    @classmethod
+    def from_identity(cls, endpoint: str, client_id: str | None) -> TableLedger:
+        """A ledger in the account at `endpoint`, as the app's managed identity or the developer's login."""
+        from azure.identity import DefaultAzureCredential
+
+        credential = DefaultAzureCredential(managed_identity_client_id=client_id)
+        return cls(TableClient(endpoint, TABLE, credential=credential))
+
+    def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
+        return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))
+
+    def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
+        return self._change(pipeline, path, lambda row: ledger.vanished(row, sequencer=sequencer, now=now))
+
+    def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
+        wanted = " or ".join(f"state eq '{state}'" for state in states)
+        query = "PartitionKey eq @pipeline" + (f" and ({wanted})" if wanted else "")
+        with _errors(""):
+            try:
+                for entity in self._table.query_entities(query, parameters={"pipeline": pipeline}):
+                    yield _partition(entity)
+            except ResourceNotFoundError:
+                return  # no table yet: nothing was ever uploaded
+
+    def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
+        claimed: list[Partition] = []
+
+        def change(row: Partition | None) -> Partition | None:
+            if row is None or row.state not in {"pending", "claimed"} or (row.state == "claimed" and row.run != run):
+                return None
+            seen = ledger.moved(row, "claimed", now=now, run=run)
+            result = ledger.Partition(**{**asdict(seen), "etag": partition.etag, "size": partition.size})
+            claimed[:] = [result]
+            return result
+
+        return claimed[0] if self._change(partition.pipeline, partition.path, change) else None
+
+    def settle(self, pipeline: str, settlement: Settlement, *, run: str, now: str) -> bool:
+        def change(row: Partition | None) -> Partition | None:
+            if row is None or row.state != "claimed" or row.run != run or row.etag != settlement.etag:
+                return None
+            return ledger.moved(row, settlement.to, now=now, run=run, reason=settlement.reason)
+
+        return self._change(pipeline, settlement.path, change)
+
+    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
+        def change(row: Partition | None) -> Partition | None:
+            if row is None or row.state != "claimed" or row.run != run:
+                return None
+            return ledger.released(row, now=now, reason=reason)
+
+        return self._change(pipeline, path, change)
+
+    def _change(self, pipeline: str, path: str, change: Change) -> bool:
+        """Reads the row, applies `change`, writes it back if nobody else did meanwhile; else again."""
+        key = hashlib.sha256(path.encode()).hexdigest()
+        with _errors(path):
+            for _ in range(MAX_TRIES):
+                row, etag = self._read(pipeline, key)
+                changed = change(row)
+                if changed is None:
+                    return False
+                if self._write(key, changed, etag):
+                    return True
+        raise LedgerConflict(path, f"the ledger's row of {path} changed {MAX_TRIES} times while it was being written")
+
+    def _read(self, pipeline: str, key: str) -> tuple[Partition | None, str]:
+        try:
+            entity = self._table.get_entity(pipeline, key)
+        except ResourceNotFoundError:
+            return None, ""
+        return _partition(entity), str(entity.metadata["etag"])
+
+    def _write(self, key: str, row: Partition, etag: str) -> bool:
+        fields: dict[str, Any] = {"PartitionKey": row.pipeline, "RowKey": key, **asdict(row)}
+        del fields["pipeline"]
+        fields["size"] = (row.size, "Edm.Int64")
+        try:
+            if etag:
+                self._table.update_entity(
+                    fields, mode=UpdateMode.REPLACE, etag=etag, match_condition=MatchConditions.IfNotModified
+                )
+            else:
+                self._create(fields)
+        except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
+            return False
+        return True
+
+    def _create(self, fields: dict[str, Any]) -> None:
+        try:
+            self._table.create_entity(fields)
+        except ResourceNotFoundError:
+            # Another writer may make it in between, which is what we want.
+            with suppress(ResourceExistsError):
+                self._table.create_table()
+            self._table.create_entity(fields)
+
+
+def _partition(entity: Any) -> Partition:
+    size = entity["size"]
+    return Partition(
+        pipeline=entity["PartitionKey"],
+        path=entity["path"],
+        etag=entity["etag"],
+        size=int(getattr(size, "value", size)),
+        state=cast(PartitionState, entity["state"]),
+        changed=entity["changed"],
+        sequencer=entity["sequencer"],
+        run=entity["run"],
+        attempts=int(entity["attempts"]),
+        reason=entity["reason"],
+    )
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except AzureError as exc:
+        message = f"the ledger (table {TABLE!r}) cannot be used: {exc.message.splitlines()[0]}"
+        raise LedgerError(path, message) from exc
