@@ -6,6 +6,7 @@ the run key, so that a repeat after a crash between any two calls finds what is 
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from adapters.registry import RegistryError, Submission
 from models.errors import bounded
@@ -98,7 +101,7 @@ class MlflowRegistry:
         with tempfile.TemporaryDirectory(prefix="ratchet-register-") as directory:
             folder = Path(directory)
             (folder / "model.onnx").write_bytes(submission.model)
-            (folder / "MLmodel").write_text(submission.mlmodel, encoding="utf-8")
+            (folder / "MLmodel").write_text(_mlmodel(submission, run_id), encoding="utf-8")
             self._client.log_artifacts(run_id, directory, "model")
         for name, text in submission.documents.items():
             self._client.log_text(run_id, text, name)
@@ -111,3 +114,34 @@ class MlflowRegistry:
             yield
         except (MlflowException, OSError) as exc:
             raise RegistryError(f"the model registry at {self._uri} cannot be used: {bounded(exc)}") from exc
+
+
+def _mlmodel(submission: Submission, run_id: str) -> str:
+    """The MLmodel file that makes the graph loadable with mlflow.onnx and mlflow.pyfunc.
+
+    Written by hand, because `mlflow.onnx.log_model` needs pandas and the whole of MLflow beside the app.
+    """
+    import mlflow
+    import onnx
+
+    columns = [
+        {"type": "string" if column.kind == "category" else "double", "name": column.name, "required": True}
+        for column in submission.signature.inputs
+    ]
+    document = {
+        "artifact_path": "model",
+        "flavors": {
+            "onnx": {
+                "code": None,
+                "data": "model.onnx",
+                "onnx_version": onnx.__version__,
+                "providers": ["CPUExecutionProvider"],
+            },
+            "python_function": {"data": "model.onnx", "loader_module": "mlflow.onnx", "python_version": "3.13"},
+        },
+        "mlflow_version": mlflow.__version__,
+        "model_size_bytes": len(submission.model),
+        "run_id": run_id,
+        "signature": {"inputs": json.dumps(columns), "outputs": None, "params": None},
+    }
+    return yaml.safe_dump(document, sort_keys=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from models.errors import RatchetError
+from models.manifest import Signature
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases: the version that is served, the latest that was judged, and the one that was served before."""
@@ -29,7 +30,7 @@ class Submission:
     pipeline: str
     run: str
     model: bytes
-    mlmodel: str
+    signature: Signature
     description: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,158 @@
+"""What orchestrations know of activities: their names, and the payloads that cross the boundary.
+
+Payloads stay below 4 KB whatever the load: names, counts and short sentences. Everything else lies in the run's
+workspace (activities/workspace.py) and is found by pipeline and run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+LOOK, CLAIM, VALIDATE, FIT, TRANSFORM, TRAIN = "look", "claim", "validate", "fit", "transform", "train"
+EXPORT, EVALUATE, JUDGE, REGISTER, PROMOTE = "export", "evaluate", "judge", "register", "promote"
+SETTLE, ABANDON = "settle", "abandon"
+
+STEPS = (
+    "quiet",
+    "claim",
+    "validate",
+    "profile",
+    "features",
+    "train",
+    "export",
+    "evaluate",
+    "gate",
+    "register",
+    "promote",
+    "settle",
+)
+"""The steps of a run as people see them, in order."""
+
+BATCH_SIZE = 100
+"""Work items of one sub-orchestration: replay costs grow with a history's length."""
+
+MAX_PAYLOAD_BYTES = 4096
+MAX_SENTENCE_CHARACTERS = 500
+
+
+class _Payload:
+    """Adds `to_dict` and `from_dict` to the flat dataclasses below."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises TypeError when a field is missing or unknown."""
+        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        if unknown := data.keys() - names:
+            raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainRequest(_Payload):
+    """Input of the retrain orchestration. `force` trains even when no new partition is usable."""
+
+    pipeline: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef(_Payload):
+    """A run of a pipeline: input of most activities. `started` is ISO 8601 UTC."""
+
+    pipeline: str
+    run: str
+    started: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads(_Payload):
+    """What waits in the ledger. `oldest` and `newest` (ISO 8601 UTC) are when pending rows last changed, or ''."""
+
+    pending: int
+    oldest: str
+    newest: str
+    quiet_seconds: float
+    longest_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(_Payload):
+    """`new` partitions were claimed; `todo` partitions have to be validated, in `batches` batches."""
+
+    new: int
+    todo: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest(_Payload):
+    """Input of the fan-out sub-orchestration: activity `activity` over each item of batch `batch`."""
+
+    activity: str
+    pipeline: str
+    run: str
+    batch: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRef(_Payload):
+    """One item of a batch: input of the fan-out activities."""
+
+    pipeline: str
+    run: str
+    batch: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done(_Payload):
+    """A step has run. `go_on` is false when the run can end early for the reason that `sentence` gives."""
+
+    go_on: bool = True
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted(_Payload):
+    """The feature graph is made; `todo` matrices have to be computed, in `batches` batches."""
+
+    go_on: bool
+    sentence: str
+    todo: int = 0
+    batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(_Payload):
+    """The gate's decision."""
+
+    promote: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(_Payload):
+    """Input of settle and abandon. `seconds` has one entry for each of the first steps of STEPS that have run."""
+
+    pipeline: str
+    run: str
+    started: str
+    outcome: str
+    sentence: str
+    seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(_Payload):
+    """The run's record is written; `pending` partitions arrived meanwhile."""
+
+    pending: int

@@ -1,0 +1,39 @@
+"""What activities work with. Resolved once per process in triggers/services.py; tests pass fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from activities.workspace import Workspace
+from adapters.blobs import BlobStore
+from adapters.events import EventPublisher
+from adapters.ledger import Ledger
+from adapters.registry import Registry
+from adapters.specs import SpecFiles
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """Ports and settings of the activities. `threads` is how many LightGBM may use."""
+
+    blobs: BlobStore
+    ledger: Ledger
+    registry: Callable[[], Registry]
+    """A factory, because the registry's client is heavy and most activities do without."""
+    events: EventPublisher
+    specs: SpecFiles
+    threads: int
+    clock: Callable[[], datetime] = utc_now
+
+    def workspace(self, pipeline: str, run: str) -> Workspace:
+        return Workspace(self.blobs, pipeline, run)
+
+    def now(self) -> str:
+        """ISO 8601 UTC with microseconds."""
+        return self.clock().astimezone(UTC).isoformat(timespec="microseconds")

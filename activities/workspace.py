@@ -1,0 +1,149 @@
+"""Where a run keeps what its steps hand to each other, and where cached results lie. All paths are made here.
+
+Work files are named by run and step, caches by their content, so a repeated activity writes the same thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from activities.contracts import BATCH_SIZE
+from adapters.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from models.spec import PipelineSpec
+
+READERS = 16
+"""Blobs read at the same time where a step has to look at every partition: reading is all waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPartition:
+    """A partition of a run. `key` names its cached results; `new` says that this run claimed it."""
+
+    path: str
+    etag: str
+    size: int
+    key: str
+    new: bool
+
+
+def partition_key(path: str, etag: str, data_fingerprint: str) -> str:
+    """Names everything computed from one partition under one data contract."""
+    return hashlib.sha256(f"{path}\n{etag}\n{data_fingerprint}".encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The files of one run of one pipeline."""
+
+    blobs: BlobStore
+    pipeline: str
+    run: str
+
+    # What the steps of this run hand on.
+
+    def write(self, name: str, document: Any) -> None:
+        """Stores a JSON document of this run."""
+        self.blobs.put(self._work(name), _json(document), content_type="application/json")
+
+    def read(self, name: str) -> Any:
+        """A JSON document of this run. Raises BlobNotFound when its step has not run."""
+        return json.loads(self.blobs.get(self._work(name)).data)
+
+    def read_if_there(self, name: str) -> Any | None:
+        """The same, or None when its step has not run."""
+        return self.read(name) if self.blobs.exists(self._work(name)) else None
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        self.blobs.put(self._work(name), data)
+
+    def read_bytes(self, name: str) -> bytes:
+        return self.blobs.get(self._work(name)).data
+
+    def write_batches(self, wave: str, items: Sequence[Mapping[str, Any]]) -> int:
+        """Stores work items for a fan-out in batches of at most BATCH_SIZE; returns the number of batches."""
+        batches = [items[start : start + BATCH_SIZE] for start in range(0, len(items), BATCH_SIZE)]
+        for number, batch in enumerate(batches):
+            self.write(f"{wave}-{number:05d}.json", batch)
+        return len(batches)
+
+    def read_item(self, wave: str, batch: int, index: int) -> dict[str, Any]:
+        """One work item of a fan-out."""
+        item: dict[str, Any] = self.read(f"{wave}-{batch:05d}.json")[index]
+        return item
+
+    def plan(self) -> list[PlannedPartition]:
+        """The partitions of this run, sorted by path."""
+        return [PlannedPartition(**entry) for entry in self.read("plan.json")["partitions"]]
+
+    def spec(self) -> PipelineSpec:
+        """The spec as it was when the run claimed its partitions: an edit meanwhile concerns the next run."""
+        from models.spec import parse_spec
+
+        return parse_spec(self.read("plan.json")["spec"], source=f"{self.pipeline}.yaml")
+
+    # What outlives the run.
+
+    def outcome_path(self, key: str) -> str:
+        return f"{self.outcomes_prefix()}{key}.json"
+
+    def outcomes_prefix(self) -> str:
+        return f"features/{self.pipeline}/outcomes/"
+
+    def clean_path(self, key: str) -> str:
+        return f"features/{self.pipeline}/clean/{key}.parquet"
+
+    def graph_path(self, graph: str) -> str:
+        return f"features/{self.pipeline}/graphs/{graph}.onnx"
+
+    def matrix_path(self, graph: str, key: str) -> str:
+        return f"{self.matrices_prefix(graph)}{key}.bin"
+
+    def matrices_prefix(self, graph: str) -> str:
+        return f"features/{self.pipeline}/matrices/{graph}/"
+
+    def challenger_path(self, sha256: str) -> str:
+        return f"features/{self.pipeline}/challengers/{sha256}.onnx"
+
+    def version_path(self, version: int, name: str) -> str:
+        return f"models/{self.pipeline}/versions/{version}/{name}"
+
+    def quarantine_path(self, path: str, key: str, name: str) -> str:
+        tail = path.removeprefix(f"{self.pipeline}/")
+        return f"quarantine/{self.pipeline}/{tail}/{key[:12]}/{name}"
+
+    def read_outcomes(self, partitions: Iterable[PlannedPartition]) -> list[dict[str, Any]]:
+        """The validation outcome of each partition, in the given order."""
+        return self.in_parallel(lambda partition: self._outcome(partition.key), partitions)
+
+    def in_parallel[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """`function` over `items` on a few threads, for reading many blobs."""
+        with ThreadPoolExecutor(READERS) as pool:
+            return list(pool.map(function, items))
+
+    def _outcome(self, key: str) -> dict[str, Any]:
+        outcome: dict[str, Any] = json.loads(self.blobs.get(self.outcome_path(key)).data)
+        return outcome
+
+    def _work(self, name: str) -> str:
+        return f"features/{self.pipeline}/work/{self.run}/{name}"
+
+
+def record_path(pipeline: str, run: str) -> str:
+    """Where the record of a finished run is."""
+    return f"runs/{pipeline}/{run}.json"
+
+
+def existing_keys(blobs: BlobStore, prefix: str) -> set[str]:
+    """The keys that a cache holds: names below `prefix`, without their endings."""
+    return {info.path.removeprefix(prefix).partition(".")[0] for info in blobs.list(prefix)}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, allow_nan=False).encode()
