@@ -1,0 +1,104 @@
+"""Register the challenger, promoted or not, and store its immutable version."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from activities.contracts import Done, RunRef
+from activities.dependencies import Dependencies
+from activities.workspace import Workspace
+from adapters.registry import CHALLENGER, Submission
+from models.manifest import GoldenRows, InputColumn, Lineage, LineagePartition, Manifest, Signature
+
+
+def register(run: RunRef, to: Dependencies) -> Done:
+    """Registers by run key, writes `models/{pipeline}/versions/{n}/`, and `version.json` for the steps that follow."""
+    workspace = to.workspace(run.pipeline, run.run)
+    exported = workspace.read("export.json")
+    model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
+    registry = to.registry()
+    version = registry.register(_submission(run, workspace, exported, model))
+    registry.set_alias(run.pipeline, CHALLENGER, version)
+    model_path = workspace.version_path(version, "model.onnx")
+    to.blobs.put(model_path, model)
+    manifest = _manifest(run, workspace, exported, version, model_path)
+    document = json.dumps(manifest.to_dict(), sort_keys=True, allow_nan=False).encode()
+    manifest_path = workspace.version_path(version, "model.json")
+    to.blobs.put(manifest_path, document, content_type="application/json")
+    workspace.write("version.json", {"version": version, "manifest_path": manifest_path})
+    return Done(sentence=f"version {version}")
+
+
+def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], model: bytes) -> Submission:
+    dataset, training = workspace.read("dataset.json"), workspace.read("training.json")
+    evaluation, decision = workspace.read("evaluation.json"), workspace.read("decision.json")
+    spec = workspace.spec()
+    champion = {f"champion_{name}": value for name, value in (evaluation["champion"] or {}).items()}
+    metrics = {**evaluation["challenger"], **champion, "parity_worst": exported["parity"]["worst"]}
+    return Submission(
+        pipeline=run.pipeline,
+        run=run.run,
+        model=model,
+        signature=_signature(exported),
+        description=decision["sentence"],
+        parameters={
+            "rounds": str(spec.training.rounds),
+            "best_iteration": str(training["best_iteration"]),
+            "seed": str(spec.training.seed),
+            "export": spec.export,
+            "training_rows": str(training["training_rows"]),
+            "judged_rows": str(evaluation["rows"]),
+            **{name: str(value) for name, value in spec.training.parameters.items()},
+        },
+        metrics={name: float(value) for name, value in metrics.items() if value is not None},
+        curve=[(step, value) for step, value in enumerate(training["curve"], start=1)],
+        tags={
+            "ratchet.decision": "promoted" if decision["promote"] else "rejected",
+            "ratchet.dataset": dataset["id"],
+            "ratchet.model_sha256": exported["sha256"],
+        },
+        documents={
+            "spec.yaml": workspace.read("plan.json")["spec"],
+            "lineage.json": json.dumps(dataset, indent=2, sort_keys=True),
+            "decision.json": json.dumps(decision, indent=2, sort_keys=True),
+            "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True),
+        },
+    )
+
+
+def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:
+    dataset, evaluation = workspace.read("dataset.json"), workspace.read("evaluation.json")
+    golden = exported["golden"]
+    return Manifest(
+        pipeline=run.pipeline,
+        version=version,
+        run=run.run,
+        created=run.started,
+        model_path=model_path,
+        model_sha256=exported["sha256"],
+        model_bytes=exported["bytes"],
+        signature=_signature(exported),
+        golden=GoldenRows(
+            inputs={name: tuple(values) for name, values in golden["inputs"].items()},
+            probabilities=tuple(tuple(row) for row in golden["probabilities"]),
+        ),
+        lineage=Lineage(
+            dataset=dataset["id"],
+            spec=dataset["spec"],
+            holdout_from=dataset["holdout_from"],
+            partitions=tuple(
+                LineagePartition(entry["path"], entry["etag"], entry["rows"]) for entry in dataset["partitions"]
+            ),
+        ),
+        metrics={name: float(value) for name, value in evaluation["challenger"].items() if value is not None},
+    )
+
+
+def _signature(exported: dict[str, Any]) -> Signature:
+    stored = exported["signature"]
+    return Signature(
+        inputs=tuple(InputColumn(**column) for column in stored["inputs"]),
+        classes=tuple(stored["classes"]),
+        positive=stored["positive"],
+    )

@@ -1,0 +1,100 @@
+"""End a run: settle the claims in the ledger, write the run's record, tell who listens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from activities.contracts import STEPS, Finish, Settled
+from activities.dependencies import Dependencies
+from activities.workspace import PlannedPartition, Workspace, record_path
+from adapters.events import EventType, Notice
+from adapters.ledger import Settlement
+
+
+def settle(finish: Finish, to: Dependencies) -> Settled:
+    """Included or quarantined: each claimed partition gets its state, and the record says how the run ended."""
+    workspace = to.workspace(finish.pipeline, finish.run)
+    claimed = [partition for partition in workspace.plan() if partition.new]
+    outcomes = workspace.read_outcomes(claimed)
+    for partition, outcome in zip(claimed, outcomes, strict=True):
+        _settle_one(finish, partition, outcome, to)
+    _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
+    event: EventType = "Ratchet.ModelRejected" if finish.outcome == "kept" else "Ratchet.RunFinished"
+    _tell(event, finish, to)
+    return Settled(_pending(finish.pipeline, to))
+
+
+def abandon(finish: Finish, to: Dependencies) -> Settled:
+    """After a failure: gives the claims back, so that the next run takes them, and records why this one failed."""
+    workspace = to.workspace(finish.pipeline, finish.run)
+    for row in to.ledger.rows(finish.pipeline, ("claimed",)):
+        if row.run == finish.run:
+            to.ledger.release(row.pipeline, row.path, run=finish.run, reason=finish.sentence, now=to.now())
+    _write_record(finish, workspace, [], to)
+    _tell("Ratchet.RunFailed", finish, to)
+    return Settled(_pending(finish.pipeline, to))
+
+
+def _settle_one(finish: Finish, partition: PlannedPartition, outcome: dict[str, Any], to: Dependencies) -> None:
+    now = to.now()
+    if outcome["state"] == "gone":
+        # The new upload, if there is one, has its own row change; only a claim that still stands is given back.
+        to.ledger.release(finish.pipeline, partition.path, run=finish.run, reason=outcome["reason"], now=now)
+        return
+    included = outcome["state"] == "clean"
+    settlement = Settlement(
+        partition.path, partition.etag, "included" if included else "quarantined", outcome.get("reason", "")
+    )
+    to.ledger.settle(finish.pipeline, settlement, run=finish.run, now=now)
+
+
+def _write_record(
+    finish: Finish, workspace: Workspace, claimed: Iterable[tuple[PlannedPartition, dict[str, Any]]], to: Dependencies
+) -> None:
+    evaluation, decision = workspace.read_if_there("evaluation.json"), workspace.read_if_there("decision.json")
+    version, dataset = workspace.read_if_there("version.json"), workspace.read_if_there("dataset.json")
+    record = {
+        "run": finish.run,
+        "pipeline": finish.pipeline,
+        "started": finish.started,
+        "finished": to.now(),
+        "outcome": finish.outcome,
+        "sentence": finish.sentence,
+        "partitions": [_partition_entry(partition, outcome) for partition, outcome in claimed],
+        "dataset": {name: dataset[name] for name in ("id", "rows", "positives", "holdout_from")} if dataset else None,
+        "challenger": {"version": version["version"], "metrics": evaluation["challenger"]} if version else None,
+        "champion": (
+            {"version": evaluation["champion_version"], "metrics": evaluation["champion"]}
+            if evaluation and evaluation["champion"]
+            else None
+        ),
+        "judged_rows": evaluation["rows"] if evaluation else 0,
+        "decision": decision,
+        "steps": [{"name": name, "seconds": seconds} for name, seconds in zip(STEPS, finish.seconds, strict=False)],
+    }
+    data = json.dumps(record, indent=2, allow_nan=False).encode()
+    to.blobs.put(record_path(finish.pipeline, finish.run), data, content_type="application/json")
+
+
+def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> dict[str, Any]:
+    states = {"clean": "included", "quarantined": "quarantined", "gone": "gone"}
+    return {
+        "path": partition.path,
+        "etag": partition.etag,
+        "state": states[outcome["state"]],
+        "rows": outcome.get("rows", 0),
+        "rejected": outcome.get("rejected", 0),
+        "reason": outcome.get("reason", ""),
+        "report": outcome.get("report", ""),
+    }
+
+
+def _tell(event: EventType, finish: Finish, to: Dependencies) -> None:
+    data = {"run": finish.run, "outcome": finish.outcome, "sentence": finish.sentence}
+    to.events.publish(Notice(event, finish.pipeline, finish.run, data))
+
+
+def _pending(pipeline: str, to: Dependencies) -> int:
+    return sum(1 for _ in to.ledger.rows(pipeline, ("pending",)))

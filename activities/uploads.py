@@ -1,0 +1,65 @@
+"""Look at what waits in the ledger, and claim it for a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from activities.contracts import Claimed, RetrainRequest, RunRef, Uploads
+from activities.dependencies import Dependencies
+from activities.workspace import PlannedPartition, existing_keys, partition_key
+from adapters.blobs import BlobNotFound
+from adapters.ledger import Partition
+
+TRAINING = "training"
+"""The container that users upload to. The app never writes to it."""
+
+
+def look(request: RetrainRequest, to: Dependencies) -> Uploads:
+    """How much is pending, and since when."""
+    spec = to.specs.load(request.pipeline)
+    changed = [row.changed for row in to.ledger.rows(request.pipeline, ("pending",))]
+    return Uploads(
+        pending=len(changed),
+        oldest=min(changed, default=""),
+        newest=max(changed, default=""),
+        quiet_seconds=spec.quiet.seconds,
+        longest_wait_seconds=spec.quiet.longest_wait_seconds,
+    )
+
+
+def claim(run: RunRef, to: Dependencies) -> Claimed:
+    """Claims every pending partition for `run` and writes the run's plan.
+
+    The blob itself says which eTag is current: a late or stale event cannot make the run read something old. A repeat
+    keeps what an earlier try has claimed.
+    """
+    workspace = to.workspace(run.pipeline, run.run)
+    text = to.specs.text(run.pipeline)
+    fingerprint = to.specs.load(run.pipeline).data_fingerprint
+    rows = list(to.ledger.rows(run.pipeline, ("pending", "claimed", "included")))
+    mine = [row for row in rows if row.state == "claimed" and row.run == run.run]
+    pending = [row for row in rows if row.state == "pending"]
+    claimed = workspace.in_parallel(lambda row: _claim_one(row, run, to), pending)
+    partitions = [
+        PlannedPartition(row.path, row.etag, row.size, partition_key(row.path, row.etag, fingerprint), new)
+        for group, new in ((mine, True), (claimed, True), ([row for row in rows if row.state == "included"], False))
+        for row in group
+        if row is not None
+    ]
+    partitions.sort(key=lambda partition: partition.path)
+    known = existing_keys(to.blobs, workspace.outcomes_prefix())
+    todo = [asdict(partition) for partition in partitions if partition.key not in known]
+    batches = workspace.write_batches("validate", todo)
+    plan = {"spec": text, "started": run.started, "partitions": [asdict(partition) for partition in partitions]}
+    workspace.write("plan.json", plan)
+    return Claimed(new=sum(partition.new for partition in partitions), todo=len(todo), batches=batches)
+
+
+def _claim_one(row: Partition, run: RunRef, to: Dependencies) -> Partition | None:
+    try:
+        blob = to.blobs.head(f"{TRAINING}/{row.path}")
+    except BlobNotFound:
+        to.ledger.forget(row.pipeline, row.path, sequencer="", now=to.now())
+        return None
+    current = replace(row, etag=blob.etag, size=blob.size)
+    return to.ledger.claim(current, run=run.run, now=to.now())

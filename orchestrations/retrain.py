@@ -1,0 +1,208 @@
+"""The retrain orchestration: one singleton instance per pipeline (`retrain-{pipeline}`), one pass per run.
+
+Deterministic: no clock but the context's, no environment, no I/O. Every figure that it needs comes from an activity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from azure.durable_functions import DurableOrchestrationContext, RetryOptions
+
+from activities import contracts
+from activities.contracts import (
+    STEPS,
+    BatchRequest,
+    Claimed,
+    Done,
+    Finish,
+    Fitted,
+    Judged,
+    RetrainRequest,
+    RunRef,
+    Settled,
+    Uploads,
+)
+
+type Step = Generator[Any, Any, dict[str, Any]]
+
+RETRAIN, FAN_OUT = "retrain", "fan_out"
+
+RETRY = RetryOptions(first_retry_interval_in_milliseconds=2_000, max_number_of_attempts=4)
+"""For steps that meet storage: a lost worker or a throttled request is over in seconds."""
+REGISTRY_RETRY = RetryOptions(first_retry_interval_in_milliseconds=10_000, max_number_of_attempts=60)
+"""For steps that meet the registry: a server that restarts or is upgraded is back within ten minutes."""
+
+
+def instance_id(pipeline: str) -> str:
+    """The one instance of a pipeline's retraining. A second start is refused by the platform, which is the point."""
+    return f"retrain-{pipeline}"
+
+
+@dataclass
+class Progress:
+    """The custom status of a run, and how long each step took."""
+
+    context: DurableOrchestrationContext
+    run: str
+    seconds: list[float] = field(default_factory=list)
+    since: datetime | None = None
+
+    def enter(self, step: str, *, done: int = 0, total: int = 0) -> None:
+        """Says that `step` begins, and so that the one before it has ended."""
+        now: datetime = self.context.current_utc_datetime
+        if self.since is not None:
+            self.seconds.append(round((now - self.since).total_seconds(), 3))
+        self.since = now
+        self.show(step, done=done, total=total)
+
+    def show(self, step: str, *, done: int, total: int) -> None:
+        self.context.set_custom_status(
+            {
+                "run": self.run,
+                "step": step,
+                "index": STEPS.index(step) + 1,
+                "steps": len(STEPS),
+                "done": done,
+                "total": total,
+                "since": self.since.isoformat() if self.since else "",
+            }
+        )
+
+
+def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any] | None]:
+    """Waits for quiet, then makes one run; continues as new while partitions keep coming."""
+    request = RetrainRequest.from_dict(context.get_input())
+    started: datetime = context.current_utc_datetime
+    run = RunRef(
+        request.pipeline,
+        run=f"{started:%Y%m%dT%H%M%S}-{str(context.new_uuid())[:8]}",
+        started=started.isoformat(),
+        force=request.force,
+    )
+    progress = Progress(context, run.run)
+    progress.enter("quiet")
+    waiting = yield from _settle_down(context, request)
+    if not waiting and not request.force:
+        return {"run": run.run, "outcome": "nothing_to_do", "sentence": "Nothing is pending."}
+    try:
+        settled, outcome = yield from _run(context, run, progress)
+    except Exception as exc:
+        finish = Finish(run.pipeline, run.run, run.started, "failed", _short(exc), tuple(progress.seconds))
+        yield context.call_activity_with_retry(contracts.ABANDON, RETRY, finish.to_dict())
+        raise
+    if settled.pending:
+        context.continue_as_new(RetrainRequest(request.pipeline).to_dict())
+        return None
+    return outcome
+
+
+def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
+    """One activity call for each item of a batch, all at once."""
+    batch = BatchRequest.from_dict(context.get_input())
+    items = [contracts.ItemRef(batch.pipeline, batch.run, batch.batch, index) for index in range(batch.size)]
+    yield context.task_all([context.call_activity_with_retry(batch.activity, RETRY, item.to_dict()) for item in items])
+    return batch.size
+
+
+def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, bool]:
+    """Waits until uploads have been quiet, or the longest wait is over. Whether anything is pending."""
+    while True:
+        raw = yield context.call_activity_with_retry(contracts.LOOK, RETRY, request.to_dict())
+        uploads = Uploads.from_dict(raw)
+        if not uploads.pending:
+            return False
+        until = quiet_until(uploads)
+        if request.force or until <= context.current_utc_datetime:
+            return True
+        yield context.create_timer(until)
+
+
+def quiet_until(uploads: Uploads) -> datetime:
+    """When the uploads will have settled: quiet since the newest, but no longer than the oldest may wait."""
+    quiet = datetime.fromisoformat(uploads.newest) + timedelta(seconds=uploads.quiet_seconds)
+    latest = datetime.fromisoformat(uploads.oldest) + timedelta(seconds=uploads.longest_wait_seconds)
+    return min(quiet, latest)
+
+
+def _run(
+    context: DurableOrchestrationContext, run: RunRef, progress: Progress
+) -> Generator[Any, Any, tuple[Settled, dict[str, Any]]]:
+    progress.enter("claim")
+    claimed = Claimed.from_dict((yield from _call(context, contracts.CLAIM, run)))
+    outcome, sentence = yield from _steps(context, run, claimed, progress)
+    progress.enter("settle")
+    finish = Finish(run.pipeline, run.run, run.started, outcome, sentence, tuple(progress.seconds))
+    settled = yield context.call_activity_with_retry(contracts.SETTLE, RETRY, finish.to_dict())
+    return Settled.from_dict(settled), {"run": run.run, "outcome": outcome, "sentence": sentence}
+
+
+def _steps(
+    context: DurableOrchestrationContext, run: RunRef, claimed: Claimed, progress: Progress
+) -> Generator[Any, Any, tuple[str, str]]:
+    """From the claimed partitions to a promoted or rejected version: (outcome, sentence)."""
+    yield from _wave(
+        context, run, progress, step="validate", activity=contracts.VALIDATE, todo=claimed.todo, batches=claimed.batches
+    )
+    progress.enter("profile")
+    fitted = Fitted.from_dict((yield from _call(context, contracts.FIT, run)))
+    if not fitted.go_on:
+        return "nothing_to_do", fitted.sentence
+    yield from _wave(
+        context, run, progress, step="features", activity=contracts.TRANSFORM, todo=fitted.todo, batches=fitted.batches
+    )
+    progress.enter("train")
+    trained = Done.from_dict((yield from _call(context, contracts.TRAIN, run)))
+    if not trained.go_on:
+        return "nothing_to_do", trained.sentence
+    progress.enter("export")
+    yield from _call(context, contracts.EXPORT, run)
+    progress.enter("evaluate")
+    yield from _call(context, contracts.EVALUATE, run)
+    progress.enter("gate")
+    judged = Judged.from_dict((yield from _call(context, contracts.JUDGE, run)))
+    progress.enter("register")
+    yield from _call(context, contracts.REGISTER, run, REGISTRY_RETRY)
+    progress.enter("promote")
+    if judged.promote:
+        yield from _call(context, contracts.PROMOTE, run, REGISTRY_RETRY)
+    return ("promoted" if judged.promote else "kept"), judged.sentence
+
+
+def _call(context: DurableOrchestrationContext, activity: str, run: RunRef, retry: RetryOptions = RETRY) -> Step:
+    result: dict[str, Any] = yield context.call_activity_with_retry(activity, retry, run.to_dict())
+    return result
+
+
+def _wave(
+    context: DurableOrchestrationContext,
+    run: RunRef,
+    progress: Progress,
+    *,
+    step: str,
+    activity: str,
+    todo: int,
+    batches: int,
+) -> Generator[Any, Any]:
+    """Fans `todo` items out in sub-orchestrations, and shows how many batches' items are done."""
+    progress.enter(step, total=todo)
+    sizes = [min(contracts.BATCH_SIZE, todo - number * contracts.BATCH_SIZE) for number in range(batches)]
+    open_tasks = [
+        context.call_sub_orchestrator(FAN_OUT, BatchRequest(activity, run.pipeline, run.run, number, size).to_dict())
+        for number, size in enumerate(sizes)
+    ]
+    done = 0
+    while open_tasks:
+        finished = yield context.task_any(open_tasks)
+        open_tasks.remove(finished)
+        # Yielding a finished task gives its result, or raises what made it fail.
+        done += yield finished
+        progress.show(step, done=done, total=todo)
+
+
+def _short(exc: Exception) -> str:
+    line = " ".join(str(exc).split())
+    return line[: contracts.MAX_SENTENCE_CHARACTERS]

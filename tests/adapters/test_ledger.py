@@ -1,0 +1,104 @@
+"""The ledger's rules, without storage: what a row becomes after an upload, a deletion, a claim, a failure."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.ledger import (
+    MAX_ATTEMPTS,
+    TRANSITIONS,
+    IllegalTransition,
+    Partition,
+    PartitionState,
+    Sighting,
+    moved,
+    released,
+    sighted,
+    vanished,
+)
+
+STATES: tuple[PartitionState, ...] = get_args(PartitionState)
+ROW = Partition("flights", "flights/a.csv", "etag-1", 10, "pending", "2026-01-01T00:00:00+00:00", sequencer="5")
+
+
+def test_the_table_knows_every_state_and_only_states() -> None:
+    assert set(TRANSITIONS) == set(STATES)
+    assert set().union(*TRANSITIONS.values()) <= set(STATES)
+
+
+@pytest.mark.parametrize(("state", "to"), list(itertools.product(STATES, STATES)))
+def test_a_row_moves_along_the_table_and_nowhere_else(state: PartitionState, to: PartitionState) -> None:
+    row = replace(ROW, state=state)
+    if to in TRANSITIONS[state]:
+        assert moved(row, to, now="later").state == to
+    else:
+        with pytest.raises(IllegalTransition, match=f"is {state}; it cannot become {to}"):
+            moved(row, to, now="later")
+
+
+def test_a_new_blob_is_pending() -> None:
+    row = sighted("flights", None, Sighting("flights/a.csv", "etag-1", 10, "5"), now=ROW.changed)
+    assert row == ROW
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "removed"])
+def test_a_second_event_about_the_same_content_is_no_news(state: PartitionState) -> None:
+    assert sighted("flights", replace(ROW, state=state), Sighting(ROW.path, "etag-1", 10, "5"), now="later") is None
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_overwritten_blob_is_pending_again_with_a_clean_slate(state: PartitionState) -> None:
+    old = replace(ROW, state=state, attempts=2, run="r1", reason="bad")
+    row = sighted("flights", old, Sighting(ROW.path, "etag-2", 11, "6"), now="later")
+    assert row == replace(ROW, etag="etag-2", size=11, sequencer="6", changed="later")
+
+
+def test_a_late_event_about_older_content_is_ignored() -> None:
+    assert sighted("flights", ROW, Sighting(ROW.path, "etag-0", 9, "4"), now="later") is None
+    assert vanished(ROW, sequencer="4", now="later") is None
+
+
+def test_sequencers_compare_as_left_padded_strings() -> None:
+    assert sighted("flights", replace(ROW, sequencer="9"), Sighting(ROW.path, "etag-2", 1, "10"), now="later")
+    assert sighted("flights", replace(ROW, sequencer="10"), Sighting(ROW.path, "etag-2", 1, "9"), now="later") is None
+
+
+def test_the_sweep_knows_no_sequencer_and_keeps_the_rows() -> None:
+    row = sighted("flights", ROW, Sighting(ROW.path, "etag-2", 11), now="later")
+    assert row is not None
+    assert row.sequencer == "5"
+
+
+def test_a_deleted_blob_is_removed_and_comes_back_when_uploaded_again() -> None:
+    gone = vanished(replace(ROW, state="included"), sequencer="6", now="later")
+    assert gone is not None
+    assert gone.state == "removed"
+    again = sighted("flights", gone, Sighting(ROW.path, "etag-1", 10, "7"), now="later")
+    assert again is not None
+    assert again.state == "pending"
+
+
+def test_a_partition_that_fails_run_after_run_is_set_aside() -> None:
+    row = ROW
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        row = released(moved(row, "claimed", now="t", run="r"), now="t", reason="boom")
+        assert row.attempts == attempt
+    assert row.state == "failed"
+    assert row.reason == "boom"
+
+
+@given(st.permutations(range(6)), st.data())
+def test_whatever_the_order_of_events_the_newest_content_wins(order: list[int], data: st.DataObject) -> None:
+    repeated = [index for index in order for _ in range(data.draw(st.integers(1, 2)))]
+    row: Partition | None = None
+    for index in repeated:
+        sighting = Sighting("flights/a.csv", f"etag-{index}", 10, f"{index:016x}")
+        row = sighted("flights", row, sighting, now="t") or row
+    assert row is not None
+    assert (row.etag, row.state) == ("etag-5", "pending")

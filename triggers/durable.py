@@ -1,0 +1,51 @@
+"""Orchestrators and activities, bound to their functions: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol
+
+import azure.durable_functions as df
+
+from activities import contracts
+from activities.contracts import Finish, ItemRef, RetrainRequest, RunRef
+from orchestrations.retrain import FAN_OUT, RETRAIN, fan_out, retrain
+from triggers import services
+
+blueprint = df.Blueprint()
+
+blueprint.orchestration_trigger(context_name="context", orchestration=RETRAIN)(retrain)
+blueprint.orchestration_trigger(context_name="context", orchestration=FAN_OUT)(fan_out)
+
+
+class _Request(Protocol):
+    @classmethod
+    def from_dict(cls, data: Any) -> Any: ...
+
+
+def _bind(name: str, request: type[_Request], module: str) -> None:
+    """Registers `activities.{module}.{name}`. The module is imported at the first call: some are heavy."""
+
+    def activity(payload: dict) -> dict:  # type: ignore[type-arg]
+        body: Callable[..., Any] = getattr(import_module(f"activities.{module}"), name)
+        result: dict[str, Any] = body(request.from_dict(payload), services.dependencies()).to_dict()
+        return result
+
+    activity.__name__ = name
+    blueprint.activity_trigger(input_name="payload", activity=name)(activity)
+
+
+_bind(contracts.LOOK, RetrainRequest, "uploads")
+_bind(contracts.CLAIM, RunRef, "uploads")
+_bind(contracts.VALIDATE, ItemRef, "validate")
+_bind(contracts.FIT, RunRef, "fit")
+_bind(contracts.TRANSFORM, ItemRef, "transform")
+_bind(contracts.TRAIN, RunRef, "train")
+_bind(contracts.EXPORT, RunRef, "export")
+_bind(contracts.EVALUATE, RunRef, "evaluate")
+_bind(contracts.JUDGE, RunRef, "judge")
+_bind(contracts.REGISTER, RunRef, "register")
+_bind(contracts.PROMOTE, RunRef, "promote")
+_bind(contracts.SETTLE, Finish, "settle")
+_bind(contracts.ABANDON, Finish, "settle")

@@ -1,0 +1,79 @@
+"""Dependencies, resolved at the first invocation that needs them and kept for the life of the process.
+
+Nothing here runs at import, so that `import function_app` works with an empty environment and starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from adapters.settings import Settings, read_settings
+
+from activities.dependencies import Dependencies
+from adapters.blobs import BlobStore
+from adapters.events import EventPublisher, NoListeners, TopicPublisher
+from adapters.ledger import Ledger
+from adapters.registry import Registry
+from adapters.specs import SpecFiles
+
+if TYPE_CHECKING:
+    from serving.service import InferenceService
+
+
+@cache
+def settings() -> Settings:
+    """The settings, read once. Raises SettingsError; nothing is cached then, so a mended setting is seen."""
+    return read_settings(os.environ)
+
+
+@cache
+def blobs() -> BlobStore:
+    from adapters.azure_blobs import AzureBlobStore
+
+    return AzureBlobStore.from_settings(settings())
+
+
+@cache
+def ledger() -> Ledger:
+    from adapters.table_ledger import TableLedger
+
+    return TableLedger.from_settings(settings())
+
+
+@cache
+def registry() -> Registry:
+    from adapters.mlflow_registry import MlflowRegistry
+
+    return MlflowRegistry(settings().require_mlflow())
+
+
+@cache
+def events() -> EventPublisher:
+    chosen = settings()
+    if chosen.events_topic_endpoint is None:
+        return NoListeners()
+    return TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
+
+
+@cache
+def specs() -> SpecFiles:
+    return SpecFiles(settings().pipelines_dir)
+
+
+@cache
+def dependencies() -> Dependencies:
+    """What the activities work with."""
+    threads = settings().training_threads or os.cpu_count() or 1
+    return Dependencies(
+        blobs=blobs(), ledger=ledger(), registry=registry, events=events(), specs=specs(), threads=threads
+    )
+
+
+@cache
+def inference() -> InferenceService:
+    from serving.service import InferenceService
+
+    chosen = settings()
+    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds)
