@@ -1,6 +1,6 @@
 """The ledger port: one row per (pipeline, path), and the state of each uploaded partition.
 
-The rules are pure functions over rows (`sighted`, `vanished`, `moved`); an adapter only has to read a row and write it
+The rules are pure functions over rows (`sighted`, `vanished`, `claimed`, ...); an adapter has to read a row and write it
 back with a compare-and-swap. One adapter: adapters/table_ledger.py.
 
 Events come twice, late and out of order, so nothing here trusts them: a sighting of an eTag that the ledger has is no
@@ -73,6 +73,16 @@ class Partition:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a partition came out of a run. It is applied only to the claim of that run on that eTag."""
+
+    path: str
+    etag: str
+    to: Literal["included", "quarantined"]
+    reason: str = ""
+
+
 def sighted(pipeline: str, row: Partition | None, sighting: Sighting, *, now: str) -> Partition | None:
     """The row after a sighting, or None when it is no news."""
     fresh = Partition(pipeline, sighting.path, sighting.etag, sighting.size, "pending", now, sighting.sequencer)
@@ -99,8 +109,24 @@ def moved(row: Partition, to: PartitionState, *, now: str, run: str = "", reason
     return replace(row, state=to, changed=now, run=run, reason=reason)
 
 
-def released(row: Partition, *, now: str, reason: str) -> Partition:
-    """A claimed row after its run failed: pending again, or failed when it has had its attempts."""
+def claimed(row: Partition | None, current: Partition, *, run: str, now: str) -> Partition | None:
+    """The row claimed for `run` with the eTag and size of `current`, or None when somebody changed it first."""
+    if row is None or row.state not in {"pending", "claimed"} or (row.state == "claimed" and row.run != run):
+        return None
+    return replace(moved(row, "claimed", now=now, run=run), etag=current.etag, size=current.size)
+
+
+def settled(row: Partition | None, settlement: Settlement, *, run: str, now: str) -> Partition | None:
+    """The row at the end of its run, or None when the claim no longer stands."""
+    if row is None or row.state != "claimed" or row.run != run or row.etag != settlement.etag:
+        return None
+    return moved(row, settlement.to, now=now, run=run, reason=settlement.reason)
+
+
+def released(row: Partition | None, *, run: str, now: str, reason: str) -> Partition | None:
+    """A claimed row after its run failed: pending again, or failed after its attempts. None: no such claim."""
+    if row is None or row.state != "claimed" or row.run != run:
+        return None
     attempts = row.attempts + 1
     to: PartitionState = "failed" if attempts >= MAX_ATTEMPTS else "pending"
     return replace(moved(row, to, now=now, reason=reason), attempts=attempts)
@@ -112,16 +138,6 @@ def _older(sequencer: str, than: str) -> bool:
         return False
     width = max(len(sequencer), len(than))
     return sequencer.rjust(width, "0") < than.rjust(width, "0")
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How a partition came out of a run. It is applied only to the claim of that run on that eTag."""
-
-    path: str
-    etag: str
-    to: Literal["included", "quarantined"]
-    reason: str = ""
 
 
 class Ledger(Protocol):

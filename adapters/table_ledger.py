@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
@@ -17,6 +17,9 @@ from azure.data.tables import TableClient, UpdateMode
 
 from adapters import ledger
 from adapters.ledger import LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
+
+if TYPE_CHECKING:
+    from adapters.settings import Settings
 
 TABLE = "ledger"
 MAX_TRIES = 10
@@ -33,17 +36,14 @@ class TableLedger:
         self._table = table
 
     @classmethod
-    def from_connection_string(cls, connection: str) -> TableLedger:
-        """A ledger in the account of a connection string. The table is made at the first write."""
-        return cls(TableClient.from_connection_string(connection, TABLE))
-
-    @classmethod
-    def from_identity(cls, endpoint: str, client_id: str | None) -> TableLedger:
-        """A ledger in the account at `endpoint`, as the app's managed identity or the developer's login."""
+    def from_settings(cls, settings: Settings) -> TableLedger:
+        """A ledger in the app's own account. The table is made at the first write."""
+        if settings.storage_connection is not None:
+            return cls(TableClient.from_connection_string(settings.storage_connection, TABLE))
         from azure.identity import DefaultAzureCredential
 
-        credential = DefaultAzureCredential(managed_identity_client_id=client_id)
-        return cls(TableClient(endpoint, TABLE, credential=credential))
+        credential = DefaultAzureCredential(managed_identity_client_id=settings.client_id)
+        return cls(TableClient(settings.table_service_uri, TABLE, credential=credential))
 
     def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
         return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))
@@ -62,35 +62,19 @@ class TableLedger:
                 return  # no table yet: nothing was ever uploaded
 
     def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
-        claimed: list[Partition] = []
-
-        def change(row: Partition | None) -> Partition | None:
-            if row is None or row.state not in {"pending", "claimed"} or (row.state == "claimed" and row.run != run):
-                return None
-            seen = ledger.moved(row, "claimed", now=now, run=run)
-            result = ledger.Partition(**{**asdict(seen), "etag": partition.etag, "size": partition.size})
-            claimed[:] = [result]
-            return result
-
-        return claimed[0] if self._change(partition.pipeline, partition.path, change) else None
+        pipeline, path = partition.pipeline, partition.path
+        return self._changed(pipeline, path, lambda row: ledger.claimed(row, partition, run=run, now=now))
 
     def settle(self, pipeline: str, settlement: Settlement, *, run: str, now: str) -> bool:
-        def change(row: Partition | None) -> Partition | None:
-            if row is None or row.state != "claimed" or row.run != run or row.etag != settlement.etag:
-                return None
-            return ledger.moved(row, settlement.to, now=now, run=run, reason=settlement.reason)
-
-        return self._change(pipeline, settlement.path, change)
+        return self._change(pipeline, settlement.path, lambda row: ledger.settled(row, settlement, run=run, now=now))
 
     def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
-        def change(row: Partition | None) -> Partition | None:
-            if row is None or row.state != "claimed" or row.run != run:
-                return None
-            return ledger.released(row, now=now, reason=reason)
-
-        return self._change(pipeline, path, change)
+        return self._change(pipeline, path, lambda row: ledger.released(row, run=run, reason=reason, now=now))
 
     def _change(self, pipeline: str, path: str, change: Change) -> bool:
+        return self._changed(pipeline, path, change) is not None
+
+    def _changed(self, pipeline: str, path: str, change: Change) -> Partition | None:
         """Reads the row, applies `change`, writes it back if nobody else did meanwhile; else again."""
         key = hashlib.sha256(path.encode()).hexdigest()
         with _errors(path):
@@ -98,9 +82,9 @@ class TableLedger:
                 row, etag = self._read(pipeline, key)
                 changed = change(row)
                 if changed is None:
-                    return False
+                    return None
                 if self._write(key, changed, etag):
-                    return True
+                    return changed
         raise LedgerConflict(path, f"the ledger's row of {path} changed {MAX_TRIES} times while it was being written")
 
     def _read(self, pipeline: str, key: str) -> tuple[Partition | None, str]:

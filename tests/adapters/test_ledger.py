@@ -87,7 +87,9 @@ def test_a_deleted_blob_is_removed_and_comes_back_when_uploaded_again() -> None:
 def test_a_partition_that_fails_run_after_run_is_set_aside() -> None:
     row = ROW
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        row = released(moved(row, "claimed", now="t", run="r"), now="t", reason="boom")
+        given_back = released(moved(row, "claimed", now="t", run="r"), run="r", now="t", reason="boom")
+        assert given_back is not None
+        row = given_back
         assert row.attempts == attempt
     assert row.state == "failed"
     assert row.reason == "boom"
