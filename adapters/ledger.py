@@ -1,7 +1,7 @@
 """The ledger port: one row per (pipeline, path), and the state of each uploaded partition.
 
-The rules are pure functions over rows (`sighted`, `vanished`, `claimed`, ...); an adapter has to read a row and write it
-back with a compare-and-swap. One adapter: adapters/table_ledger.py.
+The rules are pure functions over rows (`sighted`, `vanished`, `claimed`, ...); an adapter has to read a row and to
+write it back with a compare-and-swap. One adapter: adapters/table_ledger.py.
 
 Events come twice, late and out of order, so nothing here trusts them: a sighting of an eTag that the ledger has is no
 news, a sighting with an older sequencer than the row's is old news, and a claim looks at the blob itself.

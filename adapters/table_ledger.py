@@ -43,7 +43,7 @@ class TableLedger:
         from azure.identity import DefaultAzureCredential
 
         credential = DefaultAzureCredential(managed_identity_client_id=settings.client_id)
-        return cls(TableClient(settings.table_service_uri, TABLE, credential=credential))
+        return cls(TableClient(str(settings.table_service_uri), TABLE, credential=credential))
 
     def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
         return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))

@@ -77,7 +77,7 @@ async def retrain_now(req: func.HttpRequest, client: df.DurableOrchestrationClie
 
 
 def _known(req: func.HttpRequest) -> str:
-    pipeline = req.route_params["pipeline"]
+    pipeline: str = req.route_params["pipeline"]
     names = services.specs().names()
     if pipeline not in names:
         raise UnknownPipeline(pipeline, names)

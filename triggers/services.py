@@ -9,13 +9,12 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
-from adapters.settings import Settings, read_settings
-
 from activities.dependencies import Dependencies
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.settings import Settings, read_settings
 from adapters.specs import SpecFiles
 
 if TYPE_CHECKING:
@@ -76,4 +75,4 @@ def inference() -> InferenceService:
     from serving.service import InferenceService
 
     chosen = settings()
-    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds)
+    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names)

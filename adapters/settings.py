@@ -1,0 +1,141 @@
+"""Settings from the environment, read once into one frozen object. Every missing or bad one is named in one error."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from models.errors import RatchetError, bounded
+
+Role = Literal["all", "train", "serve"]
+ROLES: tuple[Role, ...] = ("all", "train", "serve")
+APP_DIRECTORY = Path(__file__).resolve().parent.parent
+MAX_TTL_SECONDS = 3600.0
+MAX_THREADS = 256
+
+
+class SettingsError(RatchetError):
+    """Settings are missing or malformed. `problems` has one line for each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        where = "Set them in the app's settings (locally: local.settings.json, or the environment)."
+        super().__init__("\n".join(["The app cannot start its work:", *(f"  - {line}" for line in problems), where]))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the app is told from outside. Secrets do not show in its repr."""
+
+    storage_connection: str | None = field(repr=False)
+    """AzureWebJobsStorage: the connection string of the account; None with an identity."""
+    blob_service_uri: str | None
+    """AzureWebJobsStorage__blobServiceUri, for an identity."""
+    table_service_uri: str | None
+    """AzureWebJobsStorage__tableServiceUri, for an identity."""
+    client_id: str | None
+    """AzureWebJobsStorage__clientId: which user-assigned identity; None for the system-assigned one."""
+    mlflow_tracking_uri: str | None
+    """MLFLOW_TRACKING_URI. The serving role does without."""
+    role: Role
+    """RATCHET_ROLE: all, train or serve."""
+    pipelines_dir: Path
+    """RATCHET_PIPELINES_DIR: where the pipeline files are; by default `pipelines` beside the app."""
+    events_topic_endpoint: str | None
+    """RATCHET_EVENTS_TOPIC_ENDPOINT: the Event Grid topic that Ratchet's own events go to."""
+    events_topic_key: str | None = field(repr=False)
+    """RATCHET_EVENTS_TOPIC_KEY; without it the app's identity is used."""
+    cache_dir: Path
+    """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
+    pointer_ttl_seconds: float
+    """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    training_threads: int
+    """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means the CPUs of the instance."""
+
+    def require_mlflow(self) -> str:
+        """The tracking server's address. Raises SettingsError."""
+        if self.mlflow_tracking_uri is None:
+            raise SettingsError(("MLFLOW_TRACKING_URI is missing: the address of the MLflow server",))
+        return self.mlflow_tracking_uri
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings from an environment. Raises SettingsError that names everything that is wrong."""
+    problems: list[str] = []
+
+    def text(name: str) -> str | None:
+        return environ.get(name, "").strip() or None
+
+    def parsed(name: str, default: Any, convert: Callable[[str], Any], expectation: str) -> Any:
+        raw = text(name)
+        if raw is None:
+            return default
+        try:
+            return convert(raw)
+        except ValueError:
+            problems.append(f"{name} is {bounded(raw, 40)!r}; it has to be {expectation}")
+            return default
+
+    connection = text("AzureWebJobsStorage")
+    blob_uri, table_uri = text("AzureWebJobsStorage__blobServiceUri"), text("AzureWebJobsStorage__tableServiceUri")
+    if connection is None and (blob_uri is None or table_uri is None):
+        problems.append(
+            "AzureWebJobsStorage is missing: a connection string, or for an identity "
+            "AzureWebJobsStorage__blobServiceUri and AzureWebJobsStorage__tableServiceUri"
+        )
+    settings = Settings(
+        storage_connection=connection,
+        blob_service_uri=blob_uri,
+        table_service_uri=table_uri,
+        client_id=text("AzureWebJobsStorage__clientId"),
+        mlflow_tracking_uri=text("MLFLOW_TRACKING_URI"),
+        role=parsed("RATCHET_ROLE", "all", _role, "all, train or serve"),
+        pipelines_dir=parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
+        events_topic_endpoint=text("RATCHET_EVENTS_TOPIC_ENDPOINT"),
+        events_topic_key=text("RATCHET_EVENTS_TOPIC_KEY"),
+        cache_dir=parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
+        pointer_ttl_seconds=parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
+        training_threads=parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
+    )
+    if problems:
+        raise SettingsError(tuple(problems))
+    return settings
+
+
+def role(environ: Mapping[str, str]) -> Role:
+    """The role alone: the one setting that is needed when functions are indexed, where nothing else may be missing."""
+    raw = environ.get("RATCHET_ROLE", "").strip() or "all"
+    try:
+        return _role(raw)
+    except ValueError as exc:
+        raise SettingsError((f"RATCHET_ROLE is {bounded(raw, 40)!r}; it has to be all, train or serve",)) from exc
+
+
+def _role(raw: str) -> Role:
+    if raw not in ROLES:
+        raise ValueError(raw)
+    return cast(Role, raw)
+
+
+def _directory(raw: str) -> Path:
+    path = Path(raw)
+    if not path.is_dir():
+        raise ValueError(raw)
+    return path
+
+
+def _ttl(raw: str) -> float:
+    value = float(raw)
+    if not 0 <= value <= MAX_TTL_SECONDS:
+        raise ValueError(raw)
+    return value
+
+
+def _threads(raw: str) -> int:
+    value = int(raw)
+    if not 0 <= value <= MAX_THREADS:
+        raise ValueError(raw)
+    return value

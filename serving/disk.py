@@ -1,0 +1,83 @@
+"""Models kept on local disk by hash, so that a restart needs no download, and no storage when that is away.
+
+Several processes share the directory: files are written beside and moved into place, and never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from adapters.pointer import LivePointer
+
+log = logging.getLogger("ratchet.serving")
+
+KEPT_MODELS = 5
+"""Models kept per pipeline: the champion, and some to go back to."""
+POINTER = "live.json"
+
+
+class DiskCache:
+    """A full or read-only disk costs the cache, not the service: it is logged, and serving goes on from memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def read(self, pipeline: str, sha256: str) -> bytes | None:
+        """A model whose bytes still have that hash, or None."""
+        try:
+            model = (self._directory / pipeline / f"{sha256}.onnx").read_bytes()
+        except OSError:
+            return None
+        return model if hashlib.sha256(model).hexdigest() == sha256 else None
+
+    def store(self, pipeline: str, sha256: str, model: bytes, manifest: bytes) -> None:
+        """Keeps a model and its manifest, and drops the oldest beyond KEPT_MODELS."""
+        self._write(pipeline, f"{sha256}.json", manifest)
+        self._write(pipeline, f"{sha256}.onnx", model)
+        self._prune(pipeline)
+
+    def remember(self, pipeline: str, pointer: bytes) -> None:
+        """Keeps the pointer's document."""
+        self._write(pipeline, POINTER, pointer)
+
+    def recall(self, pipeline: str) -> tuple[bytes, bytes] | None:
+        """(manifest, model) of the champion that was remembered last, or None."""
+        folder = self._directory / pipeline
+        try:
+            pointer = LivePointer.from_dict(json.loads((folder / POINTER).read_bytes()))
+            sha256 = pointer.champion.model_sha256
+            manifest = (folder / f"{sha256}.json").read_bytes()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # nothing usable was kept: the caller has no model, and says so
+        model = self.read(pipeline, sha256)
+        return None if model is None else (manifest, model)
+
+    def _write(self, pipeline: str, name: str, data: bytes) -> None:
+        folder = self._directory / pipeline
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                Path(temporary).replace(folder / name)
+            except OSError:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as exc:
+            log.warning("the model cache in %s cannot be written: %s", folder, exc)
+
+    def _prune(self, pipeline: str) -> None:
+        try:
+            models = sorted((self._directory / pipeline).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+            for path in models[:-KEPT_MODELS]:
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+        except OSError as exc:
+            # Another process prunes the same directory; what is left over goes next time.
+            log.info("the model cache of %s was not pruned: %s", pipeline, exc)

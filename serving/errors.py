@@ -1,0 +1,37 @@
+"""What can go wrong while serving. Which HTTP status each one has is said in serving/answers.py."""
+
+from __future__ import annotations
+
+from models.errors import RatchetError
+
+
+class ServingError(RatchetError):
+    """Base of the serving errors."""
+
+
+class NoModelYet(ServingError):
+    """The pipeline has no champion that could be loaded. Ask again after `retry_after_seconds`."""
+
+    def __init__(self, pipeline: str, reason: str, retry_after_seconds: int = 10) -> None:
+        super().__init__(f"no model yet for {pipeline}: {reason}")
+        self.pipeline, self.retry_after_seconds = pipeline, retry_after_seconds
+
+
+class UnknownModel(ServingError):
+    """There is no pipeline of that name, or not that version."""
+
+
+class BadRequest(ServingError):
+    """The request cannot be answered. `row` counts from 0; both are None when it is not about one row or column."""
+
+    def __init__(self, message: str, *, row: int | None = None, column: str | None = None) -> None:
+        super().__init__(message)
+        self.row, self.column = row, column
+
+
+class BodyTooLarge(ServingError):
+    """The body is longer than allowed."""
+
+
+class ModelRefused(ServingError):
+    """A model that the pointer names does not serve: wrong hash, not loadable, or other answers than recorded."""

@@ -1,0 +1,95 @@
+"""Open Inference Protocol v2 (REST, JSON tensors): requests to columns, probabilities to tensors.
+
+Source: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from models.manifest import InputKind, Manifest
+from serving.errors import BadRequest
+
+DATATYPES = frozenset({"BYTES", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL"})
+DATATYPE_OF: dict[InputKind, str] = {
+    "number": "FP64",
+    "integer": "FP64",
+    "boolean": "FP64",
+    "category": "BYTES",
+    "timestamp": "FP64",
+}
+"""What metadata says of a column. Missing is null in a JSON tensor, which integer tensors cannot say: hence FP64."""
+
+
+def read_columns(request: Any) -> tuple[dict[str, Sequence[Any]], int]:
+    """(columns, rows) of an inference request. Tensors are [N] or [N, 1], flat or nested. Raises BadRequest."""
+    inputs = request.get("inputs") if isinstance(request, dict) else None
+    if not isinstance(inputs, list) or not inputs:
+        raise BadRequest("an inference request is an object with a list of `inputs`, one tensor per column")
+    columns: dict[str, Sequence[Any]] = {}
+    rows = -1
+    for tensor in inputs:
+        name, values = _tensor(tensor)
+        if name in columns:
+            raise BadRequest(f"input {name} is given twice", column=name)
+        if rows not in {-1, len(values)}:
+            raise BadRequest(f"input {name} has {len(values)} rows; others have {rows}", column=name)
+        rows = len(values)
+        columns[name] = values
+    return columns, rows
+
+
+def _tensor(tensor: Any) -> tuple[str, Sequence[Any]]:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+        raise BadRequest("every input is an object with name, datatype, shape and data")
+    name, datatype, shape, data = tensor["name"], tensor.get("datatype"), tensor.get("shape"), tensor.get("data")
+    if datatype not in DATATYPES:
+        raise BadRequest(f"input {name}: datatype {datatype!r} is none of {', '.join(sorted(DATATYPES))}", column=name)
+    if not isinstance(data, list):
+        raise BadRequest(f"input {name}: data is not a list", column=name)
+    if not isinstance(shape, list) or not _is_column(shape):
+        raise BadRequest(f"input {name}: shape {shape!r} is not [N] or [N, 1]", column=name)
+    values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in data]
+    if len(values) != shape[0]:
+        raise BadRequest(f"input {name}: shape says {shape[0]} rows, data has {len(values)}", column=name)
+    return name, values
+
+
+def _is_column(shape: list[Any]) -> bool:
+    return (
+        len(shape) in {1, 2}
+        and all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
+        and (len(shape) == 1 or shape[1] == 1)
+    )
+
+
+def model_metadata(manifest: Manifest) -> dict[str, Any]:
+    """The answer to GET v2/models/{name}."""
+    inputs = [{"name": c.name, "datatype": DATATYPE_OF[c.kind], "shape": [-1]} for c in manifest.signature.inputs]
+    outputs = [
+        {"name": "probability", "datatype": "FP64", "shape": [-1, len(manifest.signature.classes)]},
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+    ]
+    return {
+        "name": manifest.pipeline,
+        "versions": [str(manifest.version)],
+        "platform": "onnxruntime_onnx",
+        "inputs": inputs,
+        "outputs": outputs,
+        "parameters": {"run": manifest.run, "classes": list(manifest.signature.classes)},
+    }
+
+
+def requested_outputs(request: Any) -> frozenset[str]:
+    """Names of the outputs asked for; all when none is named. Raises BadRequest."""
+    known = frozenset({"probability", "label"})
+    outputs = request.get("outputs")
+    if not outputs:
+        return known
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise BadRequest("outputs is a list of objects with a name")
+    names = frozenset(str(output.get("name")) for output in outputs)
+    if unknown := names - known:
+        raise BadRequest(f"the model has no output {sorted(unknown)[0]!r}; it has probability and label")
+    return names

@@ -1,0 +1,75 @@
+"""An ONNX graph, ready to answer: raw columns in, class probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from models.manifest import GoldenRows, Signature
+from serving.errors import ModelRefused
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OUTPUT = "probability"
+WARM_UP_ROWS = (1, 100)
+"""Batch sizes that a new session runs before it serves: the first run of a size allocates."""
+
+type Feed = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Session:
+    """One onnxruntime session on one thread: workers scale by processes, so threads here would only fight."""
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # onnxruntime raises a family of unrelated classes for a file that it cannot load
+            raise ModelRefused(f"the model cannot be loaded: {type(exc).__name__}") from exc
+
+    def run(self, feed: Feed) -> np.ndarray[Any, Any]:
+        """Probabilities, float64 [N, K]."""
+        result: np.ndarray[Any, Any] = self._session.run([OUTPUT], feed)[0]
+        return result
+
+
+def golden_feed(signature: Signature, golden: GoldenRows) -> dict[str, np.ndarray[Any, Any]]:
+    """The golden rows as graph inputs, each of shape [N]."""
+    import numpy as np
+
+    feed: dict[str, np.ndarray[Any, Any]] = {}
+    for column in signature.inputs:
+        values = golden.inputs[column.name]
+        if column.kind == "category":
+            feed[column.name] = np.array(["" if value is None else value for value in values], dtype=object)
+        else:
+            feed[column.name] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return feed
+
+
+def prove(session: Session, signature: Signature, golden: GoldenRows) -> None:
+    """Runs the golden rows: every answer has to equal the recorded one bit for bit. Raises ModelRefused."""
+    import numpy as np
+
+    try:
+        answers = session.run(golden_feed(signature, golden))
+    except Exception as exc:  # a graph with other inputs fails in onnxruntime's own ways
+        raise ModelRefused(f"the model does not run on its golden rows: {type(exc).__name__}") from exc
+    expected = np.array(golden.probabilities, dtype=np.float64)
+    if answers.shape != expected.shape or not np.array_equal(answers, expected):
+        raise ModelRefused("the model answers its golden rows differently than when it was made")
+
+
+def warm_up(session: Session, signature: Signature, golden: GoldenRows) -> None:
+    """Runs real batch sizes once."""
+    import numpy as np
+
+    feed = golden_feed(signature, golden)
+    for rows in WARM_UP_ROWS:
+        session.run({name: np.resize(values, rows) for name, values in feed.items()})

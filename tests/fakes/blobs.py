@@ -1,0 +1,82 @@
+"""The blob store in memory: the port's semantics, and storage that can go away."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+
+from adapters.blobs import Blob, BlobConflict, BlobInfo, BlobNotFound, StorageUnavailable
+
+
+class MemoryBlobs:
+    """Implements adapters.blobs.BlobStore. With `away`, every call raises StorageUnavailable."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.reads: list[str] = []
+        self._blobs: dict[str, Blob] = {}
+        self._etags = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        self._reach(path)
+        self.reads.append(path)
+        blob = self._find(path)
+        if if_match is not None and blob.etag != if_match:
+            raise BlobConflict(path, f"{path} was changed by somebody else")
+        return blob
+
+    def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
+        self._reach(path)
+        blob = self._find(path)
+        return None if blob.etag == etag else blob
+
+    def put(
+        self,
+        path: str,
+        data: bytes,
+        *,
+        if_match: str | None = None,
+        only_new: bool = False,
+        content_type: str = "application/octet-stream",
+    ) -> str:
+        self._reach(path)
+        with self._lock:
+            there = self._blobs.get(path)
+            if (only_new and there) or (if_match is not None and (there is None or there.etag != if_match)):
+                raise BlobConflict(path, f"{path} was changed by somebody else")
+            blob = self._blobs[path] = Blob(data, f"0x{next(self._etags):X}")
+        return blob.etag
+
+    def exists(self, path: str) -> bool:
+        self._reach(path)
+        return path in self._blobs
+
+    def head(self, path: str) -> BlobInfo:
+        self._reach(path)
+        blob = self._find(path)
+        return BlobInfo(path, blob.etag, len(blob.data), 0.0)
+
+    def list(self, prefix: str) -> Iterator[BlobInfo]:
+        self._reach(prefix)
+        for path in sorted(self._blobs):
+            if path.startswith(prefix):
+                yield self.head(path)
+
+    def delete(self, path: str) -> None:
+        """What a user does to an upload; the port has no need of it."""
+        del self._blobs[path]
+
+    def paths(self, prefix: str = "") -> Sequence[str]:
+        """What there is, for assertions."""
+        return [path for path in sorted(self._blobs) if path.startswith(prefix)]
+
+    def _find(self, path: str) -> Blob:
+        if path not in self._blobs:
+            raise BlobNotFound(path, f"there is no blob {path}")
+        return self._blobs[path]
+
+    def _reach(self, path: str) -> None:
+        if self.away:
+            raise StorageUnavailable(path, "storage cannot be reached")

@@ -1,0 +1,73 @@
+"""Inference over HTTP: the plain JSON for people and the Open Inference Protocol for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import azure.functions as func
+
+from serving.answers import Answer
+from triggers import services
+from triggers.answers import worker_headers
+
+blueprint = func.Blueprint()
+
+
+def _respond(answer: Answer) -> func.HttpResponse:
+    headers = {**answer.headers, **worker_headers()}
+    mimetype = headers.pop("content-type", "application/json")
+    return func.HttpResponse(answer.body, status_code=answer.status, mimetype=mimetype, headers=headers)
+
+
+def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer]], Callable[..., object]]:
+    """Binds a handler of (request) to a route under a function name."""
+
+    def decorate(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., object]:
+        def function(req: func.HttpRequest) -> func.HttpResponse:
+            return _respond(handler(req))
+
+        function.__name__ = name
+        bound = blueprint.route(route, methods=[method], auth_level=func.AuthLevel.FUNCTION)(function)
+        return blueprint.function_name(name)(bound)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@_route("predict", "api/pipelines/{pipeline}/predict", "POST")
+def predict(req: func.HttpRequest) -> Answer:
+    return services.inference().predict(req.route_params["pipeline"], req.get_body())
+
+
+@_route("infer", "v2/models/{pipeline}/infer", "POST")
+def infer(req: func.HttpRequest) -> Answer:
+    return services.inference().infer(req.route_params["pipeline"], req.get_body())
+
+
+@_route("infer_version", "v2/models/{pipeline}/versions/{version}/infer", "POST")
+def infer_version(req: func.HttpRequest) -> Answer:
+    return services.inference().infer(req.route_params["pipeline"], req.get_body(), req.route_params["version"])
+
+
+@_route("model_metadata", "v2/models/{pipeline}", "GET")
+def model_metadata(req: func.HttpRequest) -> Answer:
+    return services.inference().metadata(req.route_params["pipeline"])
+
+
+@_route("model_ready", "v2/models/{pipeline}/ready", "GET")
+def model_ready(req: func.HttpRequest) -> Answer:
+    return services.inference().model_ready(req.route_params["pipeline"])
+
+
+@_route("server_metadata", "v2", "GET")
+def server_metadata(req: func.HttpRequest) -> Answer:
+    return services.inference().server_metadata()
+
+
+@_route("server_live", "v2/health/live", "GET")
+def server_live(req: func.HttpRequest) -> Answer:
+    return services.inference().live()
+
+
+@_route("server_ready", "v2/health/ready", "GET")
+def server_ready(req: func.HttpRequest) -> Answer:
+    return services.inference().ready()
