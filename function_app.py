@@ -10,8 +10,8 @@ import os
 
 import azure.durable_functions as df
 import azure.functions as func
-from adapters.settings import role
 
+from adapters.settings import role
 from triggers import durable, inference, management, timers, uploads
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)

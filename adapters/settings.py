@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from models.errors import RatchetError, bounded
 
@@ -117,7 +117,7 @@ def role(environ: Mapping[str, str]) -> Role:
 def _role(raw: str) -> Role:
     if raw not in ROLES:
         raise ValueError(raw)
-    return cast(Role, raw)
+    return raw
 
 
 def _directory(raw: str) -> Path:

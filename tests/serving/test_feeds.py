@@ -1,0 +1,101 @@
+"""Requests to graph inputs."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.manifest import InputColumn, Signature
+from serving.errors import BadRequest
+from serving.feeds import FeedReader
+
+READER = FeedReader(
+    Signature(
+        inputs=(
+            InputColumn("n", "number"),
+            InputColumn("i", "integer"),
+            InputColumn("b", "boolean"),
+            InputColumn("c", "category"),
+            InputColumn("t", "timestamp"),
+        ),
+        classes=("no", "yes"),
+        positive="yes",
+    )
+)
+
+
+def test_each_kind_has_its_dtype() -> None:
+    feed = READER.from_records([{"n": 1, "i": 2, "b": True, "c": "AA", "t": "1970-01-01T00:01:00Z"}])
+    assert {name: values.dtype for name, values in feed.items()} == {
+        "n": np.float64,
+        "i": np.float64,
+        "b": np.float64,
+        "c": object,
+        "t": np.float64,
+    }
+    assert [feed[name][0] for name in "nibct"] == [1.0, 2.0, 1.0, "AA", 60.0]
+
+
+@pytest.mark.parametrize("record", [{}, {"n": None, "i": None, "b": None, "c": None, "t": None}])
+def test_null_and_absent_are_missing(record: dict[str, Any]) -> None:
+    feed = READER.from_records([record])
+    assert all(math.isnan(feed[name][0]) for name in "nibt")
+    assert feed["c"][0] == ""
+
+
+MISTAKES = [
+    ({"n": "1"}, "n", "is not a number"),
+    ({"n": True}, "n", "is not a number"),
+    ({"n": 10**400}, "n", "is too large"),
+    ({"i": 1.5}, "i", "is not an integer"),
+    ({"b": 2}, "b", "is not true or false"),
+    ({"b": "true"}, "b", "is not true or false"),
+    ({"c": 5}, "c", "is not a text"),
+    ({"t": "yesterday"}, "t", "is not an ISO 8601 time"),
+    ({"t": [1]}, "t", "is not a number"),
+    ({"x": 1}, "x", "no column 'x'"),
+]
+
+
+@pytest.mark.parametrize(("record", "column", "reason"), MISTAKES)
+def test_a_mistake_names_row_and_column(record: dict[str, Any], column: str, reason: str) -> None:
+    with pytest.raises(BadRequest, match=reason) as caught:
+        READER.from_records([{"n": 1}, record])
+    assert (caught.value.row, caught.value.column) == (1, column)
+
+
+@pytest.mark.parametrize("records", [[], ["text"], [None], [[1, 2]]])
+def test_records_are_objects(records: list[Any]) -> None:
+    with pytest.raises(BadRequest):
+        READER.from_records(records)
+
+
+def test_columns_have_the_same_length() -> None:
+    with pytest.raises(BadRequest, match="c has 1 values; other columns have 2"):
+        READER.from_columns({"n": [1, 2], "c": ["AA"]}, 2)
+
+
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "n": st.none() | st.floats(allow_nan=False) | st.integers(-(2**60), 2**60),
+        "i": st.none() | st.integers(-(2**53), 2**53),
+        "b": st.none() | st.booleans(),
+        "c": st.none() | st.text(max_size=5),
+        "t": st.none() | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    },
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=8))
+def test_records_and_columns_give_the_same_feed(records: list[dict[str, Any]]) -> None:
+    columns = {name: [record.get(name) for record in records] for name in "nibct"}
+    by_record, by_column = READER.from_records(records), READER.from_columns(columns, len(records))
+    for name in "nibct":
+        np.testing.assert_array_equal(by_record[name], by_column[name])
