@@ -13,6 +13,7 @@ import polars as pl
 
 from models.cells import MICROSECONDS, Problem, TypedColumn, read_column
 from models.errors import bounded
+from models.quality import Report, file_report, quality_report, rows_report
 from models.reading import REASON, ROW, PartitionRejected, RejectionCode, read_rows
 from models.spec import ColumnType, PipelineSpec, SpecError
 
@@ -24,9 +25,13 @@ __all__ = [
     "CleanPartition",
     "PartitionRejected",
     "RejectionCode",
+    "Report",
     "check_label",
     "clean_partition",
+    "file_report",
     "from_parquet",
+    "quality_report",
+    "rows_report",
     "to_parquet",
 ]
 

@@ -101,6 +101,7 @@ def _expand(data: bytes) -> Iterator[bytes]:
     while rest.strip(b"\0"):
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
+            # At most one step comes out at once; what was not taken in yet is in unconsumed_tail.
             part = member.decompress(rest, EXPANSION_STEP_BYTES)
             rest = member.unconsumed_tail
             if not part and not rest and not member.eof:
@@ -132,7 +133,7 @@ def check_text(data: bytes, *, name: str) -> bytes:
 
 def _read_csv(text: bytes, name: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
     first, _, body = text.partition(b"\n")
-    header = _header(first.decode().rstrip("\r"), name)
+    header = _header(first.decode().rstrip("\r"), name, columns)
     hint = "; its fields look separated by semicolons, use commas" if len(header) == 1 and ";" in header[0] else ""
     require_columns(name, columns, header, hint=hint)
     if not body:
@@ -152,18 +153,19 @@ def _read_csv(text: bytes, name: str, columns: Sequence[str]) -> tuple[pl.DataFr
     return frame, fields.set(~wrong, None) if wrong.any() else None
 
 
-def _header(line: str, name: str) -> list[str]:
-    """Column names, stripped; a name given twice or not at all (and so not usable) is made unique."""
+def _header(line: str, name: str, columns: Sequence[str]) -> list[str]:
+    """Column names, stripped. One that the pipeline does not need and that is empty or given twice gets a number."""
     try:
         names = [cell.strip() for cell in next(csv.reader([line], strict=True))]
     except (csv.Error, StopIteration) as exc:
         raise PartitionRejected(name, "not_readable", f"has a header that is not CSV ({bounded(exc)})") from exc
-    seen: set[str] = set()
-    unique: list[str] = []
-    for index, column in enumerate(names, 1):
-        unique.append(column if column and column not in seen else f"{column}#{index}")
-        seen.add(unique[-1])
-    return unique
+    twice = [column for column in columns if names.count(column) > 1]
+    if twice:
+        detail = f"has more than one column `{twice[0]}`; which one is meant?"
+        raise PartitionRejected(name, "not_readable", detail, columns=twice)
+    return [
+        column if column and names.count(column) == 1 else f"{column}#{index}" for index, column in enumerate(names, 1)
+    ]
 
 
 def _fields_per_line(body: bytes) -> pl.Series:
@@ -232,11 +234,12 @@ def require_columns(name: str, needed: Sequence[str], found: Sequence[str], *, h
     missing = [column for column in needed if column not in found]
     if not missing:
         return
-    listed = " and ".join(f"`{column}`" for column in missing[:MAX_NAMED_COLUMNS])
+    listed = "column " if len(missing) == 1 else "columns "
+    listed += ", ".join(f"`{column}`" for column in missing[:MAX_NAMED_COLUMNS])
     raise PartitionRejected(
         name,
         "missing_columns",
-        f"has no column {listed}{hint}; the pipeline needs: {_names(needed)}; columns found: {_names(found)}",
+        f"has no {listed}{hint}; the pipeline needs: {_names(needed)}; columns found: {_names(found)}",
         columns=missing,
     )
 
@@ -248,4 +251,6 @@ def _names(columns: Sequence[str]) -> str:
 
 
 def _unreadable(name: str, detail: str, exc: BaseException) -> NoReturn:
-    raise PartitionRejected(name, "not_readable", f"{detail} ({bounded(exc, 200)})") from exc
+    # The parser's first line says what is wrong; the others advise on its own options.
+    first = next(iter(str(exc).splitlines()), type(exc).__name__)
+    raise PartitionRejected(name, "not_readable", f"{detail} ({bounded(first, 200)})") from exc
