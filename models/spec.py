@@ -304,7 +304,8 @@ def _refuse_duplicates(node: yaml.Node, source: str, path: tuple[str, ...]) -> N
 
 
 def _first_mistake(exc: ValidationError, root: yaml.MappingNode, source: str) -> SpecError:
-    error = min(exc.errors(), key=lambda error: _line(root, error["loc"]))
+    # Of two mistakes on a line, a field that is missing may well be the other one, misspelt.
+    error = min(exc.errors(), key=lambda error: (_line(root, error["loc"]), error["type"] == "missing"))
     location: tuple[int | str, ...] = error["loc"]
     problem = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
