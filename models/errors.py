@@ -3,6 +3,7 @@
 RatchetError
 ├── models.spec.SpecError                 a pipeline file has a mistake (file, line, field)
 ├── models.partitions.PartitionRejected   an uploaded file cannot be used (reason code, detail)
+├── models.profiles.ProfileError         a category has too many values to be one (column, distinct)
 ├── models.training.TrainingError         the data cannot teach a model (too few rows, one class)
 ├── models.export.ExportError             the booster uses something ONNX cannot express exactly
 ├── adapters.blobs.BlobError              storage: BlobNotFound, BlobConflict, StorageUnavailable

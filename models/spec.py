@@ -19,6 +19,8 @@ from models.errors import RatchetError, bounded
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 FEATURE_TYPES = frozenset({"number", "integer", "boolean", "category"})
+RESERVED_COLUMNS = frozenset({"features", "probability"})
+"""Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
 SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 
 INEXACT_PARAMETERS: Mapping[str, str] = {
@@ -232,6 +234,9 @@ class PipelineSpec(_Part):
 
     @model_validator(mode="after")
     def _columns_agree(self) -> Self:
+        for name in self.columns:
+            if name in RESERVED_COLUMNS or name.startswith("__"):
+                raise ValueError(f"columns.{name}: the name is reserved; rename the column")
         self._require("time", self.time, {"timestamp"})
         if self.label.column is not None:
             self._require("label.column", self.label.column, {"integer", "number", "boolean"})
@@ -299,7 +304,8 @@ def _refuse_duplicates(node: yaml.Node, source: str, path: tuple[str, ...]) -> N
 
 
 def _first_mistake(exc: ValidationError, root: yaml.MappingNode, source: str) -> SpecError:
-    error = min(exc.errors(), key=lambda error: _line(root, error["loc"]))
+    # Of two mistakes on a line, a field that is missing may well be the other one, misspelt.
+    error = min(exc.errors(), key=lambda error: (_line(root, error["loc"]), error["type"] == "missing"))
     location: tuple[int | str, ...] = error["loc"]
     problem = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":

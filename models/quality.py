@@ -1,0 +1,111 @@
+"""What was wrong with an upload, in words for the person who uploaded it and as a document for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.cells import as_text
+from models.errors import bounded
+from models.reading import REASON, ROW
+
+if TYPE_CHECKING:
+    from models.partitions import CleanPartition
+    from models.reading import PartitionRejected
+
+MAX_SAMPLE_ROWS = 5
+MAX_SAMPLE_COLUMNS = 60
+MAX_CELL_CHARACTERS = 100
+ADVICE = {
+    "unknown_type": "Save the data as one of these types and upload it under a name with that ending.",
+    "empty": "The upload probably failed or was cut off: upload the file again.",
+    "not_readable": "Open the file in the program that wrote it, save it again and upload it again.",
+    "not_text": "Save the file as UTF-8 text (or as Parquet) and upload it again.",
+    "missing_columns": "Add the columns or correct their names in the header, or change `columns` in the pipeline.",
+    "no_rows": "Upload the file again once it has rows.",
+    "too_many_bad_rows": "Correct the rows and upload the file again, or raise `quality.maximum_bad_rows`.",
+}
+"""What to do next, by the code of a PartitionRejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`markdown` is for people; `document` holds the same in plain JSON types."""
+
+    markdown: str
+    document: dict[str, Any]
+
+
+def quality_report(partition: CleanPartition) -> dict[str, Any]:
+    """Rows read, clean and rejected, the reasons with their counts, and the first rejected rows. Plain JSON types."""
+    return {
+        "rows_read": partition.rows_read,
+        "clean": partition.rows_read - partition.rejected.height,
+        "rejected": partition.rejected.height,
+        "reasons": dict(partition.reasons),
+        "samples": _samples(partition),
+    }
+
+
+def rows_report(partition: CleanPartition, *, name: str) -> Report:
+    """The report on a file of which some rows were rejected."""
+    document = {"file": name, **quality_report(partition)}
+    lead = f"{partition.rejected.height:,} of {partition.rows_read:,} rows cannot be used; the others are in use."
+    after = "Correct these rows and upload them as a file of their own: the columns in front do no harm."
+    lines = [f"# {_inline(name)}", "", lead, "", *_rows(partition), "", after]
+    return Report("\n".join(lines) + "\n", document)
+
+
+def file_report(rejection: PartitionRejected, *, name: str) -> Report:
+    """The report on a file that cannot be used as a whole."""
+    document: dict[str, Any] = {
+        "file": name,
+        "code": rejection.code,
+        "problem": str(rejection),
+        "columns": list(rejection.columns),
+        "advice": ADVICE[rejection.code],
+    }
+    lines = [
+        f"# {_inline(name)}",
+        "",
+        f"This file is not in use. {_inline(str(rejection))}.",
+        "",
+        ADVICE[rejection.code],
+    ]
+    if rejection.partition is not None:
+        document |= quality_report(rejection.partition)
+        lines += ["", *_rows(rejection.partition)]
+    return Report("\n".join(lines) + "\n", document)
+
+
+def _samples(partition: CleanPartition) -> list[dict[str, Any]]:
+    head = partition.rejected.head(MAX_SAMPLE_ROWS)
+    cells = {name: as_text(head[name]).to_list() for name in head.columns[2 : 2 + MAX_SAMPLE_COLUMNS]}
+    return [
+        {
+            "row": row,
+            "reason": reason,
+            "cells": {
+                name: None if texts[index] is None else bounded(texts[index], MAX_CELL_CHARACTERS)
+                for name, texts in cells.items()
+            },
+        }
+        for index, (row, reason) in enumerate(zip(head[ROW].to_list(), head[REASON].to_list(), strict=True))
+    ]
+
+
+def _rows(partition: CleanPartition) -> list[str]:
+    lines = ["| reason | rows |", "|---|---:|"]
+    lines += [f"| {_inline(reason)} | {count:,} |" for reason, count in partition.reasons.items()]
+    lines += ["", "| row | why |", "|---:|---|"]
+    head = partition.rejected.head(MAX_SAMPLE_ROWS)
+    for row, reason in zip(head[ROW].to_list(), head[REASON].to_list(), strict=True):
+        lines.append(f"| {row:,} | {_inline(reason)} |")
+    if partition.rejected.height > MAX_SAMPLE_ROWS:
+        lines.append(f"| | and {partition.rejected.height - MAX_SAMPLE_ROWS:,} more |")
+    return lines
+
+
+def _inline(text: str) -> str:
+    """Foreign text that can neither end a table's cell nor bring HTML of its own."""
+    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

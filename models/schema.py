@@ -1,0 +1,46 @@
+"""The JSON Schema of a pipeline file, for editors. `python -m models.schema` prints it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from models.spec import INEXACT_PARAMETERS, OWNED_PARAMETERS, SLUG, PipelineSpec
+
+EXAMPLE: dict[str, Any] = {
+    "name": "flight-delays",
+    "columns": {
+        "time_hour": "timestamp",
+        "arr_delay": "number",
+        "carrier": "category",
+        "distance": {"type": "number", "minimum": 0},
+    },
+    "label": {"expression": "arr_delay > 15", "negative": "on time", "positive": "late"},
+    "time": "time_hour",
+}
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what `models.spec.parse_spec` accepts, as far as a schema can say it."""
+    schema = PipelineSpec.model_json_schema()
+    parts, fields = schema["$defs"], schema["properties"]
+    short_form = {"enum": parts["Column"]["properties"]["type"]["enum"], "description": "Short for {type: ...}."}
+    fields["columns"]["additionalProperties"] = {"anyOf": [short_form, {"$ref": "#/$defs/Column"}]}
+    fields["columns"]["examples"] = [EXAMPLE["columns"]]
+    fields["name"]["pattern"] = SLUG.pattern
+    parts["Label"]["oneOf"] = [{"required": ["column"]}, {"required": ["expression"]}]
+    parts["Label"]["examples"] = [EXAMPLE["label"]]
+    refused = sorted({*INEXACT_PARAMETERS, *OWNED_PARAMETERS})
+    parts["Training"]["properties"]["parameters"]["propertyNames"] = {"not": {"enum": refused}}
+    title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Ratchet pipeline"}
+    return {**title, **{key: value for key, value in schema.items() if key not in title}, "examples": [EXAMPLE]}
+
+
+def schema_text() -> str:
+    """The schema as it stands in `pipelines/schema.json`."""
+    return json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())
