@@ -219,7 +219,7 @@ class PipelineSpec(_Part):
     validation: Validation = Validation()
     training: Training = Training()
     export: Literal["exact", "portable"] = "exact"
-    """exact: one float64 TreeEnsemble (onnxruntime 1.32 and later); portable: onnxmltools, ai.onnx.ml 3, float32."""
+    """exact: one float64 TreeEnsemble (onnxruntime 1.32 and later); portable: onnxmltools, ai.onnx.ml 4, float32."""
     quality: Quality = Quality()
     gate: Gate = Gate()
     promotion: Literal["automatic"] = "automatic"
