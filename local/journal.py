@@ -44,6 +44,11 @@ class ServedMonth:
     seconds: float
 
     @property
+    def complete(self) -> bool:
+        """Whether every row got an answer."""
+        return self.scored == self.rows
+
+    @property
     def gain(self) -> float:
         """AUC of the live model above that of the frozen one."""
         return self.auc - self.frozen_auc
@@ -72,12 +77,13 @@ class Journal:
         """The journal in `directory`. Raises NotDemoData."""
         try:
             document: Any = orjson.loads((directory / JOURNAL).read_bytes())
-            if document["schema"] != JOURNAL_SCHEMA:
-                raise ValueError(f"schema {document['schema']!r}")
             months = [ServedMonth(**{**month, "versions": tuple(month["versions"])}) for month in document["served"]]
-            return cls(state=document["state"], served={month.month: month for month in months})
+            journal = cls(state=document["state"], served={month.month: month for month in months})
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise NotDemoData(directory, f"has no readable {JOURNAL} ({bounded(exc, 120)})") from exc
+            raise NotDemoData(directory, f"has no readable {JOURNAL} ({bounded(repr(exc), 120)})") from exc
+        if document.get("schema") != JOURNAL_SCHEMA:
+            raise NotDemoData(directory, f"holds the {JOURNAL} of another version of this project")
+        return journal
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import orjson
 import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from local.client import AppClient, Tensor
 from local.uploads import Storage
 from models.errors import RatchetError, bounded
 from models.manifest import Manifest
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 BATCH_ROWS = 2_000
 """Rows of one request: about 0.3 MB of JSON, answered in well under a second."""
@@ -44,9 +44,9 @@ class HttpScores:
 
 
 def auc(labels: NDArray[np.bool_], probability: NDArray[np.float64]) -> float:
-    """Area under the ROC curve. Both [N], with at least one row of either class."""
-    from sklearn.metrics import roc_auc_score
-
+    """Area under the ROC curve. Both [N]; NaN unless there are rows of both classes."""
+    if len(np.unique(labels)) != POSITIVE + 1:
+        return float("nan")
     return float(roc_auc_score(labels, probability))
 
 
@@ -73,8 +73,6 @@ class FrozenModel:
     """One immutable version, run in this process from its stored graph: what serving would be without retraining."""
 
     def __init__(self, manifest: Manifest, graph: bytes) -> None:
-        import onnxruntime
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # The host's workers need the other core.
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
+
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from azure.storage.blob import BlobClient, BlobServiceClient
 
 from adapters.blobs import BlobNotFound, StorageUnavailable
 from models.errors import bounded
-
-if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient
 
 TRAINING_CONTAINER = "training"
 
@@ -34,8 +34,6 @@ class AccountStorage:
     """Storage through azure-storage-blob. Close it, or use it in a `with` block."""
 
     def __init__(self, connection_string: str) -> None:
-        from azure.storage.blob import BlobServiceClient
-
         # One small local account: a request that fails twice in a row means that it is down.
         self._service = BlobServiceClient.from_connection_string(connection_string, retry_total=2)
 
@@ -47,8 +45,6 @@ class AccountStorage:
 
     def upload(self, path: str, data: bytes) -> None:
         """Writes a blob, creating its container when missing. Raises StorageUnavailable."""
-        from azure.core.exceptions import AzureError, ResourceExistsError
-
         container = path.partition("/")[0]
         try:
             with suppress(ResourceExistsError):
@@ -59,8 +55,6 @@ class AccountStorage:
 
     def has(self, path: str) -> bool:
         """Whether there is such a blob. Raises StorageUnavailable."""
-        from azure.core.exceptions import AzureError
-
         try:
             return self._blob(path).exists()
         except AzureError as exc:
@@ -68,8 +62,6 @@ class AccountStorage:
 
     def read(self, path: str) -> bytes:
         """A blob's content. Raises BlobNotFound, StorageUnavailable."""
-        from azure.core.exceptions import AzureError, ResourceNotFoundError
-
         try:
             return self._blob(path).download_blob().readall()
         except ResourceNotFoundError as exc:
