@@ -45,7 +45,7 @@ class DemoView:
     def following(self) -> Iterator[Callable[[RunProgress | None], None]]:
         """A bar through the run's steps, gone when the run is over. Nothing at all when this is not a terminal."""
         bar = Progress(
-            TextColumn(" {task.description}", style="bold"),
+            TextColumn("{task.description}", style="dim"),
             BarColumn(bar_width=28),
             TextColumn("{task.fields[step]}"),
             TimeElapsedColumn(),
@@ -54,12 +54,14 @@ class DemoView:
             disable=not self._console.is_terminal,
         )
         with bar:
-            task = bar.add_task("run".ljust(LABEL_WIDTH), total=None, step="waiting for the upload to be noticed")
+            task = bar.add_task("run".rjust(LABEL_WIDTH), total=None, step="waiting for the run")
 
             def follow(run: RunProgress | None) -> None:
                 if run:
                     within = run.done / run.total if run.total else 0.0
                     bar.update(task, total=run.steps, completed=run.index - 1 + within, step=_step(run))
+                elif bar.tasks[task].total is not None:
+                    bar.update(task, completed=bar.tasks[task].total, step="asking every worker")
 
             yield follow
 

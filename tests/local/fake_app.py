@@ -84,6 +84,8 @@ class FakeApp:
     champion: int | None = None
     versions: int = 0
     worker_version: dict[int, int | None] = field(default_factory=lambda: dict.fromkeys(WORKERS))
+    away: int = 0
+    """How many times the status is not answered."""
     turns: Iterator[int] = field(default_factory=lambda: itertools.cycle(WORKERS))
 
     # The storage that the demo uploads to.
@@ -234,6 +236,9 @@ class FakeApp:
         return web.json_response({"state": "Running", "workers": list(WORKERS)})
 
     async def _status(self, _: web.Request) -> web.Response:
+        if self.away:
+            self.away -= 1
+            return web.json_response({"error": "no worker"}, status=503)
         run = self.look()
         champion = {"version": self.champion, "run": "r", "since": "s", "metrics": {"auc": 0.7}}
         last = self.records[-1] if self.records else None
@@ -276,7 +281,7 @@ class FakeApp:
         missing = set(pipeline_spec().features) ^ set(columns)
         if missing:
             return web.json_response({"error": f"columns: {sorted(missing)}"}, status=400)
-        values: list[float | None] = self.probability(version, columns).ravel().tolist()
+        values: list[float | None] = [*self.probability(version, columns).ravel().tolist()]
         if columns["month"][0] in self.faults.unscored:
             values[-1] = None
         output = {"name": "probability", "datatype": "FP64", "shape": [len(values) // 2, 2], "data": values}
