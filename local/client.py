@@ -2,7 +2,7 @@
 
 ClientError
 ├── AppUnavailable    nobody answers, or not in time: the host is down or starting
-├── NoModelYet        503 with Retry-After: the pipeline has no champion
+├── NoModelYet        a prediction got 503 with Retry-After: the pipeline has no champion
 ├── RequestRefused    any other error status (status, detail)
 └── UnexpectedAnswer  an answer that is not what the API promises
 """
@@ -48,8 +48,8 @@ class AppUnavailable(ClientError):
 class NoModelYet(ClientError):
     """The pipeline has no champion. `retry_after` is in seconds, as the app says."""
 
-    def __init__(self, url: str, retry_after: float) -> None:
-        super().__init__(url, f"{url} has no model yet (try again in {retry_after:g} s)")
+    def __init__(self, url: str, retry_after: float, detail: str) -> None:
+        super().__init__(url, f"{url} has no model to answer with: {detail}")
         self.retry_after = retry_after
 
 
@@ -70,15 +70,18 @@ class _Answer(BaseModel):
 
 
 class RunProgress(_Answer):
-    """A run under way. `index` counts its step from 1 of `steps`; `done` of `total` parts where the step fans out."""
+    """A run under way. `index` counts its step from 1 of `steps`; `done` of `total` parts where the step fans out.
 
-    id: str
+    A run that has only been asked for has no `id` and no `steps` yet.
+    """
+
+    id: str | None
     step: str
     index: int
     steps: int
     done: int = 0
     total: int = 0
-    since: str = ""
+    since: str | None = None
     waiting: bool = False
 
 
@@ -293,9 +296,9 @@ class AppClient:
             return response
         detail = bounded(response.data.decode("utf-8", "replace"))
         if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            # With Retry-After it is the app that has no model; without, the host has no worker to ask.
-            if "retry-after" in response.headers:
-                raise NoModelYet(url, _seconds(response.headers["retry-after"]))
+            # Asked for a prediction, the app says when to come back; else storage is away, or the host has no worker.
+            if method == "POST" and "retry-after" in response.headers:
+                raise NoModelYet(url, _seconds(response.headers["retry-after"]), detail)
             raise AppUnavailable(url, f"{url} answered 503: {detail}")
         raise RequestRefused(url, response.status, detail)
 

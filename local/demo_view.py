@@ -57,10 +57,10 @@ class DemoView:
             task = bar.add_task("run".rjust(LABEL_WIDTH), total=None, step="waiting for the run")
 
             def follow(run: RunProgress | None) -> None:
-                if run:
+                if run and run.steps:
                     within = run.done / run.total if run.total else 0.0
                     bar.update(task, total=run.steps, completed=run.index - 1 + within, step=_step(run))
-                elif bar.tasks[task].total is not None:
+                elif run is None and bar.tasks[task].total is not None:
                     bar.update(task, completed=bar.tasks[task].total, step="asking every worker")
 
             yield follow

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from local.client import (
     NoModelYet,
     Partition,
     PipelineStatus,
+    RequestRefused,
     RunProgress,
     RunRecord,
     ServedBy,
@@ -44,7 +46,7 @@ class RunNotFinished(DemoStopped):
 
     def __init__(self, paths: Sequence[str], seconds: float, doing: str) -> None:
         blobs = " and ".join(paths)
-        super().__init__(f"No finished run names {blobs} {seconds:g} s after the upload; the app {doing}.")
+        super().__init__(f"No finished run names {blobs} {seconds:g} s after the upload; the app {doing}")
         self.paths = tuple(paths)
 
 
@@ -52,7 +54,7 @@ class HostGone(DemoStopped):
     """The app stopped answering."""
 
     def __init__(self, seconds: float, problem: str) -> None:
-        super().__init__(f"The host has not answered for {seconds:g} s: {problem}")
+        super().__init__(f"The host has given no good answer for {seconds:g} s: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +213,17 @@ def serve(site: Site, month: int, live: int, frozen: FrozenModel) -> ServedMonth
 
 
 def patiently[T](site: Site, ask: Callable[[], T]) -> T:
-    """What `ask` gives; a host that is away for a moment is asked again. Raises HostGone, ClientError."""
+    """What `ask` gives. A host that is away or fails for a moment (a worker died) is asked again.
+
+    Raises HostGone, ClientError.
+    """
     deadline = time.monotonic() + site.patience.host
     while True:
         try:
             return ask()
-        except AppUnavailable as exc:
+        except (AppUnavailable, RequestRefused) as exc:
+            if isinstance(exc, RequestRefused) and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
             if time.monotonic() > deadline:
                 raise HostGone(site.patience.host, str(exc)) from exc
             time.sleep(site.patience.look)
@@ -292,9 +299,10 @@ def _follow_run(
 
 def _doing(status: PipelineStatus) -> str:
     if status.run:
-        return f"is at step {status.run.step} of run {status.run.id}"
+        return f"is at step {status.run.step} of run {status.run.id or 'that is about to begin'}"
     if status.last_run:
-        return f"runs nothing; its last run {status.last_run.id} ended as {status.last_run.outcome}"
+        last = status.last_run
+        return f"runs nothing; its last run {last.id} ended as {last.outcome}: {last.sentence or 'no reason given'}"
     return "has not begun a run"
 
 

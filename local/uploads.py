@@ -33,9 +33,9 @@ class Storage(Protocol):
 class AccountStorage:
     """Storage through azure-storage-blob. Close it, or use it in a `with` block."""
 
-    def __init__(self, connection_string: str) -> None:
-        # One small local account: a request that fails twice in a row means that it is down.
-        self._service = BlobServiceClient.from_connection_string(connection_string, retry_total=2)
+    def __init__(self, connection_string: str, *, attempts: int = 3) -> None:
+        # One small local account: a request that fails a few times in a row means that it is down.
+        self._service = BlobServiceClient.from_connection_string(connection_string, retry_total=attempts - 1)
 
     def __enter__(self) -> Self:
         return self

@@ -65,6 +65,8 @@ class Faults:
     includes_broken: bool = False
     improves: bool = True
     never_finishes: bool = False
+    fails: bool = False
+    """Runs end in failure: their records name no partition, which all go back to pending for a later run."""
     refuses_infer: bool = False
     shifted: float = 0.0
     """Served probabilities differ from the graph's by noise of this size."""
@@ -85,7 +87,8 @@ class FakeApp:
     versions: int = 0
     worker_version: dict[int, int | None] = field(default_factory=lambda: dict.fromkeys(WORKERS))
     away: int = 0
-    """How many times the status is not answered."""
+    """How many times the status is not answered, but with `away_status`."""
+    away_status: int = 503
     turns: Iterator[int] = field(default_factory=lambda: itertools.cycle(WORKERS))
 
     # The storage that the demo uploads to.
@@ -113,7 +116,7 @@ class FakeApp:
 
     def look(self) -> dict[str, Any] | None:
         """Moves on a little, and gives the run as the status shows it."""
-        if not self.claimed and self.pending:
+        if not self.claimed and self.pending and not (self.faults.fails and self.records):
             self.claimed, self.pending, self.step = self.pending, [], 1
         elif self.claimed and self.step + STEPS_EACH_LOOK <= len(STEPS):
             self.step += STEPS_EACH_LOOK
@@ -124,17 +127,21 @@ class FakeApp:
         fans_out = STEPS[self.step - 1] in {"validate", "profile", "features"}
         done, total = (1, 2) if fans_out else (0, 0)
         return {
-            "id": f"run-{len(self.records) + 1}",
+            "id": None if self.step == 1 else f"run-{len(self.records) + 1}",
             "step": STEPS[self.step - 1],
             "index": self.step,
-            "steps": len(STEPS),
+            "steps": 0 if self.step == 1 else len(STEPS),
             "done": done,
             "total": total,
-            "since": "2026-01-01T00:00:00Z",
+            "since": None if self.step == 1 else "2026-01-01T00:00:00Z",
             "waiting": self.step == 1,
         }
 
     def _finish(self) -> None:
+        if self.faults.fails:
+            self.records.append(_failed(f"run-{len(self.records) + 1}"))
+            self.pending, self.claimed = self.claimed, []
+            return
         partitions = [self._partition(path) for path in self.claimed]
         compared = self.champion
         challenger = None
@@ -238,17 +245,20 @@ class FakeApp:
     async def _status(self, _: web.Request) -> web.Response:
         if self.away:
             self.away -= 1
-            return web.json_response({"error": "no worker"}, status=503)
+            return web.json_response({"error": "no worker"}, status=self.away_status)
         run = self.look()
         champion = {"version": self.champion, "run": "r", "since": "s", "metrics": {"auc": 0.7}}
         last = self.records[-1] if self.records else None
+        summary = {"id": last["run"], "outcome": last["outcome"], "sentence": last["sentence"]} if last else None
         return web.json_response(
             {
                 "pipeline": PIPELINE,
                 "champion": champion if self.champion else None,
                 "partitions": {"pending": len(self.pending), "claimed": len(self.claimed)},
                 "run": run,
-                "last_run": {"id": last["run"], "outcome": last["outcome"], "sentence": "done"} if last else None,
+                "last_run": {"id": last["run"], "outcome": last["outcome"], "sentence": last["sentence"]}
+                if last
+                else None,
             }
         )
 
@@ -287,6 +297,24 @@ class FakeApp:
         output = {"name": "probability", "datatype": "FP64", "shape": [len(values) // 2, 2], "data": values}
         answer = {"model_name": PIPELINE, "model_version": str(version), "outputs": [output]}
         return web.Response(body=orjson.dumps(answer), content_type="application/json", headers=headers)
+
+
+def _failed(run: str) -> dict[str, Any]:
+    return {
+        "run": run,
+        "pipeline": PIPELINE,
+        "started": "2026-01-01T00:00:00Z",
+        "finished": "2026-01-01T00:00:09Z",
+        "outcome": "failed",
+        "sentence": "Activity function 'train' failed: MemoryError",
+        "partitions": [],
+        "dataset": None,
+        "challenger": None,
+        "champion": None,
+        "judged_rows": 0,
+        "decision": None,
+        "steps": [],
+    }
 
 
 def signature() -> Signature:

@@ -96,9 +96,24 @@ def test_503_with_retry_after_means_no_model() -> None:
     assert caught.value.retry_after == 5
 
 
-def test_503_without_it_means_no_host() -> None:
+def test_503_without_it_means_no_host_to_ask() -> None:
     with client_of({}, status=503) as client, pytest.raises(AppUnavailable):
+        client.predict({})
+
+
+def test_503_of_anything_but_a_prediction_means_that_the_app_cannot_work_now() -> None:
+    answer = client_of({"error": "storage"}, status=503, headers={"Retry-After": "5"})
+    with answer as client, pytest.raises(AppUnavailable, match="storage"):
         client.status()
+
+
+def test_a_run_that_is_about_to_begin_has_no_id() -> None:
+    run = {"id": None, "step": "quiet", "index": 1, "steps": 0, "done": 0, "total": 0, "since": None, "waiting": True}
+    with client_of({"pipeline": "p", "champion": None, "run": run, "last_run": None}) as client:
+        status = client.status()
+
+    assert status.run is not None
+    assert status.run.waiting
 
 
 def test_an_error_status_carries_the_reason() -> None:

@@ -151,16 +151,24 @@ def test_a_run_that_never_ends_is_told_with_its_step_and_the_logs(tmp_path: Path
     assert "flight-delays/2013-02.csv was not brought in" in shown.words
 
 
+def test_a_run_that_failed_is_told_with_its_reason(tmp_path: Path) -> None:
+    shown = show(FakeApp(Faults(fails=True)), tmp_path / "data", "--months", "1", patience=HASTY)
+
+    assert shown.status == FAILED
+    assert "its last run run-1 ended as failed: Activity function 'train' failed: MemoryError" in shown.words
+
+
 def test_a_host_that_goes_away_is_told(tmp_path: Path) -> None:
     shown = show(FakeApp(away=10_000), tmp_path / "data", "--months", "1", patience=HASTY)
 
     assert shown.status == FAILED
-    assert "The host has not answered for 0.3 s" in shown.words
+    assert "The host has given no good answer for 0.3 s: " in shown.words
     assert "The logs are in" in shown.words
 
 
-def test_a_host_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
-    assert show(FakeApp(away=3), tmp_path / "data", "--months", "1").status == PASSED
+@pytest.mark.parametrize("status", [503, 500])
+def test_a_host_that_is_away_for_a_moment_is_waited_for(status: int, tmp_path: Path) -> None:
+    assert show(FakeApp(away=3, away_status=status), tmp_path / "data", "--months", "1").status == PASSED
 
 
 def test_an_unfinished_demo_is_carried_on(tmp_path: Path) -> None:
