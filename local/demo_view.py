@@ -19,9 +19,12 @@ from local.client import Cell, Partition, RunProgress, RunRecord
 from local.journal import ServedMonth
 from local.months import Brought, blob_name
 from local.verdict import mean_aucs
+from models.errors import bounded
 
 LABEL_WIDTH = 11
 CURL_WIDTH = 78
+REASON_CHARACTERS = 150
+"""A reason may list every column of a file; the report in quarantine has all of it."""
 
 
 class DemoView:
@@ -192,7 +195,7 @@ def _rows(month: Brought, partition: Partition | None) -> str:
 def _broken(broken: Partition) -> str:
     name = broken.path.rpartition("/")[2]
     where = f"\nreport: {broken.report}" if broken.report else ""
-    return escape(f"{name} is {broken.state}: {broken.reason}{where}")
+    return escape(f"{name} is {broken.state}: {bounded(broken.reason, REASON_CHARACTERS)}{where}")
 
 
 def _model(record: RunRecord) -> str:

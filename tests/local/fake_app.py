@@ -181,7 +181,7 @@ class FakeApp:
             return answer | {"rows": rows.height - rejected - self.faults.loses_rows, "rejected": rejected}
         if self.faults.includes_broken:
             return answer
-        reason = "The column arr_delay is missing; the file's first line names the columns it has."
+        reason = f"{path} has no column `arr_delay`; columns found: {', '.join(rows.columns)}"
         return answer | {"state": "quarantined", "rows": 0, "reason": reason, "report": f"quarantine/{path}.json"}
 
     # Models: version 1 looks at the hour alone, the others at the rain as well.
@@ -256,9 +256,7 @@ class FakeApp:
                 "champion": champion if self.champion else None,
                 "partitions": {"pending": len(self.pending), "claimed": len(self.claimed)},
                 "run": run,
-                "last_run": {"id": last["run"], "outcome": last["outcome"], "sentence": last["sentence"]}
-                if last
-                else None,
+                "last_run": summary,
             }
         )
 
