@@ -108,8 +108,8 @@ def main(
                 site = Site(client, storage, RunLog(client), patience)
                 status = _run(site, view, options, start, running)
             if options.stay:
-                view.say("The stack stays up until Ctrl-C.")
                 with suppress(KeyboardInterrupt):
+                    view.say("The stack stays up until Ctrl-C.")
                     threading.Event().wait()
             return status
     except KeyboardInterrupt:

@@ -205,6 +205,23 @@ def test_ctrl_c_stops_the_stack_and_the_next_demo_waits_for_the_run_that_was_und
     assert app.uploads == ["training/flight-delays/2013-01.csv"]
 
 
+def test_with_stay_the_stack_is_up_until_ctrl_c_and_the_status_is_that_of_the_demo(tmp_path: Path) -> None:
+    app, events = FakeApp(), list[str]()
+
+    class InterruptedTerminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "stays up until Ctrl-C" in text:
+                events.append("told")
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    console = Console(file=InterruptedTerminal(), width=80, _environ={})
+    argv = ["--data", str(tmp_path / "data"), "--months", "1", "--stay"]
+
+    assert main(argv, stack=stack_of(app, events), console=console, patience=BRISK) == PASSED
+    assert events == ["started", "told", "stopped"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"), [([], "the earlier demo there had finished"), (["--fresh"], "as --fresh asks")]
 )
