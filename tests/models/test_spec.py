@@ -70,7 +70,7 @@ def test_what_is_no_mapping_is_no_pipeline(text: str) -> None:
 
 def test_a_spec_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        small().name = "other"  # type: ignore[misc]
+        small().name = "other"
 
 
 CHANGES = [

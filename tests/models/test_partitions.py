@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import time
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from models import reading
+from models.partitions import (
+    LABEL,
+    REASON,
+    ROW,
+    TIME,
+    CleanPartition,
+    PartitionRejected,
+    check_label,
+    clean_partition,
+    from_parquet,
+    to_parquet,
+)
+from models.spec import PipelineSpec, SpecError
+from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, small
+
+APRIL_1 = datetime(2013, 4, 1, 5, tzinfo=UTC).timestamp()
+
+
+def clean(data: bytes, name: str = "a.csv", spec: PipelineSpec | None = None) -> CleanPartition:
+    return clean_partition(data, name=name, spec=spec or small())
+
+
+def parquet(**columns: Any) -> bytes:
+    """One row: the good one, with columns replaced."""
+    good: dict[str, Any] = {
+        "when": [datetime(2013, 4, 1, 5)],  # noqa: DTZ001 the zoneless form is a case of its own
+        "delay": [20.0],
+        "carrier": ["UA"],
+        "origin": ["JFK"],
+        "distance": [100.5],
+        "hour": [5],
+        "weekend": [True],
+    }
+    buffer = io.BytesIO()
+    pl.DataFrame({**good, **columns}).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def test_a_clean_row_has_features_in_order_then_label_and_time() -> None:
+    partition = clean(csv(GOOD))
+
+    assert partition.frame.schema == {
+        "carrier": pl.String,
+        "origin": pl.String,
+        "distance": pl.Float64,
+        "hour": pl.Float64,
+        "weekend": pl.Float64,
+        LABEL: pl.UInt8,
+        TIME: pl.Float64,
+    }
+    assert partition.frame.rows() == [("UA", "JFK", 100.5, 5.0, 1.0, 1, APRIL_1)]
+    assert (partition.rows_read, partition.rejected.height, dict(partition.reasons)) == (1, 0, {})
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "NaN", "null", "None", " NA "])
+def test_missing_is_null_for_numbers_and_empty_for_categories(missing: str) -> None:
+    line = f"2013-04-01T05:00:00Z,10,{missing},{missing},{missing},5,{missing}"
+
+    assert clean(csv(line)).frame.rows() == [("", "", None, 5.0, None, 0, APRIL_1)]
+
+
+BAD_ROWS = [
+    ("2013-04-01,20,UA,JFK,abc,5,true", 'distance: "abc" is not a number'),
+    ("2013-04-01,20,UA,JFK,inf,5,true", 'distance: "inf" is not a number'),
+    ("2013-04-01,20,UA,JFK,-1,5,true", "distance: -1 is below the minimum 0"),
+    ("2013-04-01,3001,UA,JFK,1,5,true", "delay: 3001 is above the maximum 3000"),
+    ("2013-04-01,20,UA,JFK,1,5.5,true", 'hour: "5.5" is not a whole number'),
+    ("2013-04-01,20,UA,JFK,1,,true", "hour: missing, but required"),
+    ("2013-04-01,20,UA,JFK,1,5,maybe", 'weekend: "maybe" is not true or false'),
+    ("2013-04-01,20,UA,BOS,1,5,true", 'origin: "BOS" is not one of EWR, JFK, LGA'),
+    ("2013-04-01,NA,UA,JFK,1,5,true", "delay: missing, so there is no label"),
+    (",20,UA,JFK,1,5,true", "when: missing, so the row has no time"),
+    ("2013-04-31,20,UA,JFK,1,5,true", 'when: "2013-04-31" is not an ISO 8601 timestamp (2013-01-31T05:00:00Z)'),
+    ("1364792400,20,UA,JFK,1,5,true", 'when: "1364792400" is not an ISO 8601 timestamp (2013-01-31T05:00:00Z)'),
+    ("2013-04-01,x,UA,JFK,1,5,true", 'delay: "x" is not a number'),
+    ("2013-04-01,20,UA", "line: 3 fields, but the header has 7"),
+    ("2013-04-01,20,UA,JFK,1,5,true,more", "line: 8 fields, but the header has 7"),
+    (
+        "2013-04-01,20,UA,BOS,-1,5,true",
+        'origin: "BOS" is not one of EWR, JFK, LGA; distance: -1 is below the minimum 0',
+    ),
+    (f"2013-04-01,20,UA,JFK,{'9x' * 500},5,true", f'distance: "{"9x" * 29}9…" is not a number'),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_ROWS, ids=[row[1][:40] for row in BAD_ROWS])
+def test_a_bad_row_is_rejected_alone_and_with_its_reason(line: str, reason: str) -> None:
+    partition = clean(csv(GOOD, line, GOOD))
+
+    assert partition.frame.height == 2
+    assert partition.rejected.columns == [ROW, REASON, *HEADER.split(",")]
+    if line.count(",") >= 6:
+        assert partition.rejected[REASON].to_list() == [reason]
+    else:
+        assert reason in partition.rejected[REASON].item()
+    assert partition.rejected[ROW].to_list() == [2]
+
+
+def test_the_rejected_row_is_the_row_as_it_was_read_and_reasons_are_counted() -> None:
+    partition = clean(csv("2013-04-01, x,UA,BOS,1,5,true", "2013-04-01,y,UA,JFK,1,5,true", GOOD))
+
+    assert partition.rejected.row(0)[2:] == ("2013-04-01", " x", "UA", "BOS", "1", "5", "true")
+    assert partition.reasons == {"delay: not a number": 2, "origin: not allowed": 1}
+    assert list(partition.reasons) == ["delay: not a number", "origin: not allowed"]
+
+
+def test_a_quarantine_file_that_was_mended_can_be_uploaded() -> None:
+    rejected = clean(csv(GOOD, "2013-04-01,20,UA,JFK,abc,5,true")).rejected
+    mended = rejected.with_columns(distance=pl.lit("100.5"), hour=pl.lit("x"))
+
+    again = clean(mended.write_csv().encode())
+
+    assert again.rejected.columns == rejected.columns
+    assert again.rejected[REASON].to_list() == ['hour: "x" is not a whole number']
+
+
+TIMES = [
+    ("2013-04-01T05:00:00Z", 0.0),
+    ("2013-04-01 05:00:00", 0.0),
+    ("2013-04-01T05:00", 0.0),
+    ("2013-04-01T01:00:00-04:00", 0.0),
+    ("2013-04-01T10:30:00+0530", 0.0),
+    ("2013-04-01 05:00:00+00", 0.0),
+    ("2013-04-01T05:00:00.25Z", 0.25),
+    ("2013-04-01T05:00:00.123456789", 0.123456),
+    ("2013-04-01", -5 * 3600.0),
+    ("1969-12-31T23:59:59Z", -APRIL_1 - 1),
+]
+
+
+@pytest.mark.parametrize(("text", "after"), TIMES)
+def test_times_are_iso_8601_and_utc_without_a_zone(text: str, after: float) -> None:
+    assert clean(csv(GOOD.replace("2013-04-01T05:00:00Z", text))).frame[TIME].item() == APRIL_1 + after
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        pl.Series([datetime(2013, 4, 1, 1, tzinfo=timezone(timedelta(hours=-4)))]).dt.convert_time_zone("UTC"),
+        pl.Series([datetime(2013, 4, 1, 5)]).cast(pl.Datetime("ns")),  # noqa: DTZ001
+        pl.Series([datetime(2013, 4, 1, 5)]).cast(pl.Datetime("ms")),  # noqa: DTZ001
+        pl.Series(["2013-04-01T05:00:00Z"]),
+    ],
+    ids=["zone", "ns", "ms", "text"],
+)
+def test_parquet_times_of_every_kind(when: pl.Series) -> None:
+    assert clean(parquet(when=when), "a.parquet").frame[TIME].item() == APRIL_1
+
+
+PARQUET_COLUMNS = [
+    ({"distance": pl.Series([100], dtype=pl.Int16)}, "distance", 100.0),
+    ({"distance": pl.Series([100.5], dtype=pl.Decimal(10, 2))}, "distance", 100.5),
+    ({"distance": [float("nan")]}, "distance", None),
+    ({"distance": ["100.5"]}, "distance", 100.5),
+    ({"carrier": pl.Series(["UA"], dtype=pl.Categorical)}, "carrier", "UA"),
+    ({"carrier": [7]}, "carrier", "7"),
+    ({"weekend": [0]}, "weekend", 0.0),
+    ({"weekend": pl.Series([None], dtype=pl.Null)}, "weekend", None),
+    ({"when": [date(2013, 4, 1)]}, TIME, APRIL_1 - 5 * 3600),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "value"), PARQUET_COLUMNS, ids=[str(row[0])[:50] for row in PARQUET_COLUMNS]
+)
+def test_parquet_types_mean_what_the_same_text_means(columns: dict[str, Any], name: str, value: object) -> None:
+    assert clean(parquet(**columns), "a.parquet").frame[name].item() == value
+
+
+BAD_PARQUET = [
+    ({"distance": [True]}, 'distance: "true" is not a number'),
+    ({"distance": [float("inf")]}, 'distance: "inf" is not a number'),
+    ({"distance": [[1.0, 2.0]]}, 'distance: "<List(Float64)>" is not a number'),
+    ({"carrier": [b"\xff\xfe"]}, 'carrier: "<Binary>" is not a text'),
+    ({"when": [1364792400]}, 'when: "1364792400" is not an ISO 8601 timestamp (2013-01-31T05:00:00Z)'),
+    ({"delay": pl.Series([None], dtype=pl.Float32)}, "delay: missing, so there is no label"),
+]
+
+
+@pytest.mark.parametrize(("columns", "reason"), BAD_PARQUET, ids=[row[1] for row in BAD_PARQUET])
+def test_a_wrong_parquet_cell_rejects_its_row(columns: dict[str, Any], reason: str) -> None:
+    partition = clean(parquet(**columns), "a.parquet")
+
+    assert partition.rejected[REASON].to_list() == [reason]
+    assert from_parquet(to_parquet(partition.rejected)).height == 1
+
+
+def test_the_same_rows_clean_to_the_same_frame_from_every_type_of_file() -> None:
+    cleaned = {name: clean(data, name) for name, data in files(rows(500)).items()}
+
+    first = cleaned["a.csv"]
+    assert 300 < first.frame.height < 500
+    for partition in cleaned.values():
+        assert_frame_equal(partition.frame, first.frame, check_exact=True)
+        assert partition.rejected.select(ROW, REASON).equals(first.rejected.select(ROW, REASON))
+
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+WHOLE = csv(GOOD)
+JSON_ROW = b'{"when":"2013-04-01","delay":20,"carrier":"UA","origin":"JFK","distance":1,"hour":5,"weekend":true}'
+BAD_FILES = [
+    ("a.xlsx", WHOLE, "unknown_type", ".csv, .csv.gz, .parquet, .jsonl"),
+    ("csv", WHOLE, "unknown_type", "unknown type"),
+    ("a.csv", b"", "empty", "0 bytes"),
+    ("a.csv", b"\n \r\n", "empty", "blank lines"),
+    ("a.csv.gz", gzip.compress(b""), "empty", "blank lines"),
+    ("a.csv", PNG, "not_text", "not UTF-8"),
+    ("a.jsonl", PNG, "not_text", "not UTF-8"),
+    ("a.csv", WHOLE.decode().encode("utf-16"), "not_text", "UTF-16"),
+    ("a.csv", csv(GOOD, GOOD.replace("UA", "é")).decode().encode("latin-1"), "not_text", "line 3"),
+    ("a.csv", WHOLE.replace(b"UA", b"U\0"), "not_text", "NUL"),
+    ("a.csv", csv(), "no_rows", "no rows"),
+    ("a.csv", csv() + b"\n", "no_rows", "no rows"),
+    ("a.csv", WHOLE.replace(b"distance", b"dist"), "missing_columns", "no column `distance`; the pipeline needs: when"),
+    ("a.csv", WHOLE.replace(b",", b";"), "missing_columns", "separated by semicolons"),
+    ("a.csv", WHOLE.replace(b"hour,", b"distance,"), "not_readable", "more than one column `distance`"),
+    ("a.csv", csv(GOOD, GOOD.replace("UA", '"UA'), GOOD), "not_readable", "quotation mark"),
+    ("a.csv", csv(GOOD, GOOD.replace("UA", 'U"A'), GOOD), "not_readable", "quotation mark"),
+    ("a.csv", WHOLE.replace(b"when", b'"when'), "not_readable", "header"),
+    ("a.csv.gz", gzip.compress(WHOLE)[:-10], "not_readable", "cut off"),
+    ("a.csv.gz", WHOLE, "not_readable", "gzip"),
+    ("a.csv.gz", gzip.compress(WHOLE) + b"junk", "not_readable", "gzip"),
+    ("a.parquet", b"PAR1 and so on", "not_readable", "Parquet"),
+    ("a.parquet", WHOLE, "not_readable", "Parquet"),
+    ("a.parquet", parquet()[:-20], "not_readable", "Parquet"),
+    ("a.jsonl", JSON_ROW + b'\n{"when": ', "not_readable", "line 2"),
+    ("a.jsonl", JSON_ROW + b"\n" + JSON_ROW.replace(b"20", b"NaN"), "not_readable", "line 2: NaN is not JSON"),
+    ("a.jsonl", b"[" + JSON_ROW + b"]", "not_readable", "no JSON object on line 1"),
+    ("a.jsonl", JSON_ROW + b" " + JSON_ROW, "not_readable", "line 1"),
+    ("a.jsonl", JSON_ROW.replace(b"distance", b"dist"), "missing_columns", "`distance`"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "code", "words"), BAD_FILES, ids=[f"{row[0]} {row[3]}" for row in BAD_FILES])
+def test_a_file_that_cannot_be_used_says_why(name: str, data: bytes, code: str, words: str) -> None:
+    with pytest.raises(PartitionRejected) as caught:
+        clean(data, name)
+
+    assert caught.value.code == code
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(name)
+    assert len(str(caught.value)) < 600
+
+
+def test_missing_columns_are_named_with_what_is_needed_and_what_was_found() -> None:
+    with pytest.raises(PartitionRejected) as caught:
+        clean(b"when,delay\n2013-04-01,20", "flights-2013-04.csv")
+
+    assert caught.value.columns == ("carrier", "origin", "distance", "hour", "weekend")
+    assert str(caught.value) == (
+        "flights-2013-04.csv has no columns `carrier`, `origin`, `distance`, `hour`, `weekend`; the pipeline needs: "
+        "when, delay, carrier, origin, distance, hour, weekend; columns found: when, delay"
+    )
+
+
+def test_parquet_without_rows() -> None:
+    buffer = io.BytesIO()
+    rows(3).clear().write_parquet(buffer)
+
+    with pytest.raises(PartitionRejected, match="no rows"):
+        clean(buffer.getvalue(), "a.parquet")
+
+
+def test_a_key_that_is_null_throughout_is_a_missing_value_and_no_missing_column() -> None:
+    line = JSON_ROW.replace(b'"distance":1', b'"distance":null')
+
+    assert clean(line, "a.jsonl").frame["distance"].to_list() == [None]
+    assert clean(JSON_ROW.replace(b'"distance":1,', b"") + b"\n" + line, "a.jsonl").frame["distance"].to_list() == [
+        None,
+        None,
+    ]
+
+
+def test_an_expansion_bomb_is_stopped_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    seen: list[int] = []
+    original = reading._expand
+
+    def watched(data: bytes) -> Any:
+        for part in original(data):
+            seen.append(len(part))
+            yield part
+
+    monkeypatch.setattr(reading, "_expand", watched)
+
+    with pytest.raises(PartitionRejected, match="more than 3000000 bytes") as caught:
+        reading.gunzip(bomb, name="a.csv.gz", limit=3_000_000)
+
+    assert caught.value.code == "not_readable"
+    assert sum(seen) < 3_000_000 + 2 * reading.EXPANSION_STEP_BYTES
+    assert max(seen) <= reading.EXPANSION_STEP_BYTES
+
+
+def test_a_parquet_bomb_is_stopped_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_EXPANDED_BYTES", 1_000_000)
+    buffer = io.BytesIO()
+    pl.select(pl.lit(1).repeat_by(200_000).explode().alias("hour")).with_columns(
+        when=pl.lit("x"), delay=0, carrier=0, origin=0, distance=0, weekend=0
+    ).write_parquet(buffer)
+
+    with pytest.raises(PartitionRejected, match="expands to more than"):
+        clean(buffer.getvalue(), "a.parquet")
+
+
+def test_damaged_parquet_is_rejected_or_read_but_never_crashes() -> None:
+    whole = files(rows(50))["d.parquet"]
+    dice = random.Random(3)
+    outcomes: set[str] = set()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+        try:
+            clean(bytes(damaged), "d.parquet")
+            outcomes.add("read")
+        except PartitionRejected as exc:
+            outcomes.add(exc.code)
+    assert {"not_readable", "read"} <= outcomes
+
+
+def test_too_many_bad_rows_reject_the_file_and_carry_the_rows() -> None:
+    spec = small(quality="quality: {maximum_bad_rows: 0.5}")
+    bad = "2013-04-01,NA,UA,JFK,1,5,true"
+
+    assert clean(csv(GOOD, bad), spec=spec).rejected.height == 1
+    with pytest.raises(PartitionRejected) as caught:
+        clean(csv(GOOD, bad, bad), spec=spec)
+
+    error = caught.value
+    assert error.code == "too_many_bad_rows"
+    assert error.columns == ("delay",)
+    assert "2 bad rows of 3 (66.7%; the pipeline allows 50.0%): delay: missing (2 rows)" in str(error)
+    assert error.partition is not None
+    assert error.partition.rejected.height == 2
+
+
+def test_a_file_of_bad_rows_alone_is_empty_when_that_is_allowed() -> None:
+    partition = clean(csv("2013-04-01,NA,UA,JFK,1,5,true"))
+
+    assert partition.frame.height == 0
+    assert partition.frame.schema[LABEL] == pl.UInt8
+
+
+LABELS = [
+    ("label: {expression: delay > 15 OR origin = 'EWR'}", "2013-04-01,NA,UA,EWR,1,5,true", 1),
+    ("label: {expression: 'coalesce(delay, 0) > 15'}", "2013-04-01,NA,UA,EWR,1,5,true", 0),
+    ("label: {expression: weekend AND hour < 6}", "2013-04-01,1,UA,EWR,1,5,true", 1),
+    ("label: {expression: CASE WHEN delay > 15 THEN 1 ELSE 0 END}", "2013-04-01,20,UA,EWR,1,5,true", 1),
+    ("label: {column: weekend}", "2013-04-01,20,UA,EWR,1,5,false", 0),
+    ("label: {column: delay}", "2013-04-01,1,UA,EWR,1,5,false", 1),
+]
+
+
+@pytest.mark.parametrize(("label", "line", "expected"), LABELS, ids=[row[0] for row in LABELS])
+def test_labels(label: str, line: str, expected: int) -> None:
+    assert clean(csv(line), spec=small(label=label)).frame[LABEL].to_list() == [expected]
+
+
+NO_LABELS = [
+    ("label: {column: weekend}", "2013-04-01,20,UA,EWR,1,5,NA", "weekend: missing, so there is no label"),
+    ("label: {column: delay}", "2013-04-01,2,UA,EWR,1,5,NA", "label: 2.0 is neither 0 nor 1"),
+    (
+        "label: {expression: 'nullif(delay, 3) > 15'}",
+        "2013-04-01,3,UA,EWR,1,5,1",
+        "label: its expression gives no value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("label", "line", "reason"), NO_LABELS, ids=[row[0] for row in NO_LABELS])
+def test_rows_without_a_label(label: str, line: str, reason: str) -> None:
+    assert clean(csv(line), spec=small(label=label)).rejected[REASON].item().startswith(reason)
+
+
+BAD_EXPRESSIONS = [
+    ("delay > > 15", "cannot be evaluated"),
+    ("dely > 15", "cannot be evaluated"),
+    ("carrier > 15", "cannot be evaluated"),
+    ("delay > (select 1)", ""),
+    ("max(delay) > 15", "one value for all rows"),
+    ("carrier", "gives String"),
+]
+
+
+@pytest.mark.parametrize(("expression", "words"), BAD_EXPRESSIONS)
+def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) -> None:
+    spec = small(label=f"label: {{expression: '{expression}'}}")
+
+    with pytest.raises(SpecError) as caught:
+        check_label(spec, source="small.yaml", line=10)
+    assert (caught.value.source, caught.value.line, caught.value.field) == ("small.yaml", 10, "label.expression")
+    assert words in caught.value.problem
+    with pytest.raises(SpecError):
+        clean(csv(GOOD), spec=spec)
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["", "NA", "1", "5", "20", "-7", "JFK", "UA", "true", "2013-04-01", "2013-04-01T05:00:00Z", "1e400"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters='\0\r\n",'), max_size=8),
+    st.text('ab",\n', max_size=6).map(lambda text: '"' + text.replace('"', '""') + '"'),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.one_of(st.just(GOOD), st.lists(CELLS, min_size=1, max_size=9).map(",".join)), min_size=1, max_size=12)
+)
+def test_every_row_is_either_clean_or_rejected(lines: list[str]) -> None:
+    # The last line keeps trailing blank lines from being the end of the file.
+    partition = clean(csv(*lines, GOOD))
+
+    assert partition.rows_read == len(lines) + 1
+    assert partition.frame.height + partition.rejected.height == partition.rows_read
+    assert partition.rejected[ROW].is_between(1, partition.rows_read).all()
+    assert partition.rejected[ROW].n_unique() == partition.rejected.height
+    assert partition.rejected[REASON].str.len_chars().min() != 0
+    assert partition.rejected[REASON].null_count() == 0
+    assert partition.frame[LABEL].null_count() == 0
+    assert partition.frame[TIME].null_count() == 0
+    kept = [number for number, line in enumerate(lines, 1) if line == GOOD]
+    assert not set(kept) & set(partition.rejected[ROW].to_list())
+
+
+def test_equal_frames_give_equal_parquet() -> None:
+    frame = clean(files(rows(300))["a.csv"]).frame
+
+    assert to_parquet(frame) == to_parquet(frame.clone().rechunk())
+    assert to_parquet(frame) == to_parquet(pl.concat([frame[:100], frame[100:]]))
+    assert_frame_equal(from_parquet(to_parquet(frame)), frame)
+
+
+def test_a_month_of_flights_takes_well_under_a_second() -> None:
+    spec = flight_delays()
+    month = rows(27_000).select(
+        time_hour="when", arr_delay="delay", carrier="carrier", origin="origin", dest="carrier", month=4, day=1,
+        hour="hour", minute=30, distance="distance",
+        **{name: pl.col("distance") for name in spec.features[8:]},
+    )  # fmt: skip
+    data = month.write_csv(null_value="NA").encode()
+    clean(data[:100_000], spec=spec.model_copy(update={"quality": small().quality}))
+
+    started = time.perf_counter()
+    partition = clean(data, spec=spec)
+
+    assert partition.rows_read == 27_000
+    assert time.perf_counter() - started < 2
