@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def evaluate(run: RunRef, to: Dependencies) -> Done:
     """Writes `evaluation.json` (metrics) and `scores.npz` (label and both scores of every judged row)."""
     import numpy as np
+
     from models.evaluation import evaluate as metrics_of
     from models.evaluation import measure_latency, score
     from models.features import feeds
@@ -56,7 +58,7 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
             "champion": metrics_of(truth, scores["champion"]).to_dict() if rival is not None else None,
             "champion_version": champion.pointer.champion.version if champion is not None else None,
             "champion_comparable": comparable,
-            "latency_ms": asdict(measure_latency(model, one_row)) if one_row else None,
+            "latency_ms": asdict(measure_latency(model, one_row, time.perf_counter)) if one_row else None,
         },
     )
     return Done(sentence=f"{len(truth):,} rows")
@@ -93,6 +95,7 @@ def _inputs(exported: dict[str, Any]) -> tuple[Any, ...]:
 def _unseen_by(champion: Champion | None, entry: Mapping[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
     """Rows that did not teach the champion: its lineage says which partitions it saw, and up to what time."""
     import polars as pl
+
     from models.partitions import TIME
 
     if champion is None:

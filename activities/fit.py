@@ -39,6 +39,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     graph_key = hashlib.sha256(graph).hexdigest()[:40]
     to.blobs.put(workspace.graph_path(graph_key), graph)
     partitions = [_entry(partition, outcome) for partition, outcome in usable]
+    newest: float = max(entry["time_max"] for entry in partitions)
     workspace.write(
         "dataset.json",
         {
@@ -47,7 +48,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
             "graph": graph_key,
             "rows": merged.rows,
             "positives": merged.positives,
-            "holdout_from": merged.time_max - spec.holdout.days * SECONDS_A_DAY,
+            "holdout_from": newest - spec.holdout.days * SECONDS_A_DAY,
             "partitions": partitions,
         },
     )

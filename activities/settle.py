@@ -64,7 +64,9 @@ def _write_record(
         "sentence": finish.sentence,
         "partitions": [_partition_entry(partition, outcome) for partition, outcome in claimed],
         "dataset": {name: dataset[name] for name in ("id", "rows", "positives", "holdout_from")} if dataset else None,
-        "challenger": {"version": version["version"], "metrics": evaluation["challenger"]} if version else None,
+        "challenger": (
+            {"version": version["version"], "metrics": evaluation["challenger"]} if version and evaluation else None
+        ),
         "champion": (
             {"version": evaluation["champion_version"], "metrics": evaluation["champion"]}
             if evaluation and evaluation["champion"]

@@ -53,7 +53,7 @@ class Settings:
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
     training_threads: int
-    """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means the CPUs of the instance."""
+    """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
 
     def require_mlflow(self) -> str:
         """The tracking server's address. Raises SettingsError."""

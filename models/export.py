@@ -28,6 +28,8 @@ PREFIX = "__model_"
 """Names inside the model's part of the graph: they must not meet the feature graph's."""
 INFINITE = 1e300
 """`dump_model` writes an infinite threshold as this."""
+ZERO = float(np.float32(1e-35))
+"""LightGBM's kZeroThreshold (include/LightGBM/meta.h)."""
 LEQ, SUM, NO_TRANSFORM = 0, 1, 0
 """TreeEnsemble's codes for the node mode BRANCH_LEQ, the aggregate SUM and no post-transform."""
 
@@ -45,7 +47,7 @@ def export(booster_text: str, features_graph: bytes, signature: Signature, *, ki
 
     Equal inputs give equal bytes. Raises ExportError.
     """
-    booster = lgb.Booster(model_str=booster_text, params={"verbosity": -1})
+    booster = lgb.Booster(model_str=booster_text)
     dump = booster.dump_model()
     _refuse_inexact(dump)
     build = _exact_tail if kind == "exact" else _portable_tail
@@ -219,8 +221,19 @@ def _largest_float32_below(threshold: float) -> np.float32:
 
 
 def _threshold(node: dict[str, Any]) -> float:
+    """The split's threshold for ONNX, which compares values as they are.
+
+    LightGBM reads values within ZERO of zero as zero (Predictor drops them from the row), so that thresholds in that
+    range are moved to its edges.
+    """
     value = float(node["threshold"])
-    return float(np.copysign(np.inf, value)) if abs(value) >= INFINITE else value
+    if abs(value) >= INFINITE:
+        return float(np.copysign(np.inf, value))
+    if 0.0 <= value < ZERO:
+        return ZERO
+    if -ZERO <= value < 0.0:
+        return float(np.nextafter(-ZERO, -np.inf))
+    return value
 
 
 def _joined(features: onnx.ModelProto, nodes: list[onnx.NodeProto], ml: int, signature: Signature) -> bytes:

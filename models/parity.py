@@ -40,7 +40,7 @@ def check_parity(
     model: bytes, booster_text: str, features_graph: bytes, batches: Iterable[Feed], *, kind: ExportKind
 ) -> ParityReport:
     """Compares on every row of `batches` (raw columns), and on adversarial rows made from the first of them."""
-    booster = lgb.Booster(model_str=booster_text, params={"verbosity": -1})
+    booster = lgb.Booster(model_str=booster_text)
     served, features = open_session(model, threads=1), open_session(features_graph, threads=1)
     rows, adversarial_rows, worst = 0, 0, 0.0
 

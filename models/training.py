@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -89,13 +90,18 @@ def train(
     best = booster.best_iteration or booster.num_trees()
     gains = booster.feature_importance("gain", iteration=best)
     return TrainedModel(
-        booster_text=booster.model_to_string(num_iteration=best),
+        booster_text=_without_threads(booster.model_to_string(num_iteration=best)),
         best_iteration=best,
         training_rows=int((~validating).sum()),
         validation_rows=int(validating.sum()),
         curve=tuple(curve["validation"]["binary_logloss"]),
         importance=dict(zip(names, gains.tolist(), strict=True)),
     )
+
+
+def _without_threads(booster_text: str) -> str:
+    """The text without the one parameter that says nothing about the model."""
+    return re.sub(r"^\[num_threads: \d+\]\n", "", booster_text, flags=re.MULTILINE)
 
 
 def _before(

@@ -64,7 +64,9 @@ def specs() -> SpecFiles:
 @cache
 def dependencies() -> Dependencies:
     """What the activities work with."""
-    threads = settings().training_threads or os.cpu_count() or 1
+    # One core stays free for requests: with all of them, LightGBM's threads wait for each other while one is taken
+    # away, and training becomes many times slower.
+    threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
     return Dependencies(
         blobs=blobs(), ledger=ledger(), registry=registry, events=events(), specs=specs(), threads=threads
     )

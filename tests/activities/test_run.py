@@ -1,0 +1,228 @@
+"""Whole runs on fakes: what a user sees in the record, the ledger, the registry and the pointer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from activities.contracts import Finish
+from activities.live import read_champion
+from activities.promote import promote
+from activities.register import register
+from activities.settle import abandon
+from activities.uploads import claim, look
+from activities.validate import validate
+from adapters.ledger import MAX_ATTEMPTS
+from models.golden import GoldenMismatch
+from serving.service import InferenceService
+from tests.activities.world import PIPELINE, SPEC, World, rows
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    pipelines = tmp_path / "pipelines"
+    pipelines.mkdir()
+    return World(pipelines)
+
+
+def test_the_first_upload_becomes_the_champion(world: World, tmp_path: Path) -> None:
+    path = world.upload("a.csv", rows(0))
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]
+    assert record["champion"] is None
+    assert record["challenger"]["version"] == 1
+    assert record["judged_rows"] == 121  # two days of sixty rows, and the newest row's own moment
+    assert [(p["path"], p["state"], p["rows"], p["rejected"]) for p in record["partitions"]] == [
+        (path, "included", 600, 0)
+    ]
+    assert world.ledger.state(path) == "included"
+    assert world.mlflow.aliases == {"challenger": 1, "champion": 1}
+    service = InferenceService(world.blobs, tmp_path / "cache", 0.0, lambda: (PIPELINE,))
+    assert service.predict(PIPELINE, b'{"price": 10, "town": "Ghent"}').status == 200
+
+
+def test_more_data_is_judged_against_the_champion_on_rows_neither_has_seen(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.upload("b.csv", rows(10))
+    record = world.run()
+    assert record["champion"]["version"] == 1
+    assert record["challenger"]["version"] == 2
+    assert record["outcome"] in {"promoted", "kept"}
+    assert record["decision"]["gain"]["lower"] <= record["decision"]["gain"]["value"]
+
+
+def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: World) -> None:
+    world.upload("a.csv", rows(0, days=20, per_day=120))
+    world.run()
+    world.upload("b.csv", rows(20, days=40, noise=1.0, per_day=200))
+    record = world.run()
+    assert record["outcome"] == "kept"
+    assert "The champion stays" in record["sentence"]
+    assert world.mlflow.aliases == {"challenger": 2, "champion": 1}
+    assert world.mlflow.versions[1].tags["ratchet.decision"] == "rejected"
+    champion = read_champion(world.blobs, PIPELINE)
+    assert champion is not None
+    assert champion.pointer.champion.version == 1
+
+
+BAD_FILES = {
+    "corrupt.parquet": b"PAR1 but then nothing",
+    "no-price.csv": b"at,sold,town\n2026-01-01T00:00:00Z,1,Ghent\n",
+    "picture.png": b"\x89PNG\r\n",
+    "empty.csv": b"",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_goes_to_quarantine_and_the_run_goes_on(world: World, name: str) -> None:
+    world.upload("a.csv", rows(0))
+    path = world.upload(name, BAD_FILES[name])
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]
+    (bad,) = [partition for partition in record["partitions"] if partition["path"] == path]
+    assert bad["state"] == "quarantined"
+    assert name in bad["reason"]
+    assert name in world.blobs.get(bad["report"]).data.decode()
+    assert f"{bad['report'].rpartition('/')[0]}/{name}" in world.blobs.paths("quarantine/")
+    assert world.ledger.state(path) == "quarantined"
+    assert "Ratchet.DataQuarantined" in [notice.type for notice in world.events.heard]
+
+
+def test_only_bad_files_leave_the_champion_alone(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.upload("empty.csv", b"")
+    record = world.run()
+    assert record["outcome"] == "nothing_to_do"
+    assert len(world.mlflow.versions) == 1
+
+
+def test_bad_rows_are_set_aside_with_a_report(world: World) -> None:
+    data = rows(0).replace(b",Ghent\n", b",Ghent\n", 1) + b"2026-01-05T00:00:00+00:00,1,cheap,Ghent\n"
+    world.upload("a.csv", data)
+    record = world.run()
+    (partition,) = record["partitions"]
+    assert (partition["rows"], partition["rejected"]) == (600, 1)
+    assert "cheap" in world.blobs.get(partition["report"]).data.decode()
+
+
+def test_a_mended_file_under_the_same_name_just_works(world: World) -> None:
+    world.upload("a.csv", b"nonsense")
+    assert world.run()["outcome"] == "nothing_to_do"
+    path = world.upload("a.csv", rows(0))
+    assert world.run()["outcome"] == "promoted"
+    assert world.ledger.state(path) == "included"
+
+
+def test_a_deleted_blob_leaves_the_next_dataset(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    path = world.upload("b.csv", rows(10))
+    world.run()
+    world.ledger.forget(PIPELINE, path, sequencer="", now=world.to.now())
+    world.upload("c.csv", rows(20))
+    world.run()
+    manifest = world.read(f"models/{PIPELINE}/versions/2/model.json")
+    assert [partition["path"] for partition in manifest["lineage"]["partitions"]] == ["shops/a.csv", "shops/c.csv"]
+
+
+def test_a_second_run_reads_only_what_is_new(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.upload("b.csv", rows(10))
+    world.blobs.reads.clear()
+    world.run()
+    assert [path for path in world.blobs.reads if path.startswith("training/")] == ["training/shops/b.csv"]
+
+
+def test_a_blob_overwritten_after_the_claim_waits_for_the_next_run(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    path = world.upload("b.csv", rows(10))
+    run = world.start()
+    claimed = claim(run, world.to)
+    world.blobs.put(f"training/{path}", rows(10, seed=1))
+    world.fan_out(validate, run, claimed.todo)
+    record = world.run(run)
+    assert [partition["state"] for partition in record["partitions"]] == ["included", "gone"]
+    assert world.ledger.state(path) == "pending"
+
+
+def test_every_step_may_run_twice(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    run = world.start()
+    first = world.steps(run)
+    pointer = world.blobs.get(f"models/{PIPELINE}/live.json")
+    assert world.steps(run) == first
+    assert world.blobs.get(f"models/{PIPELINE}/live.json") == pointer
+    assert len(world.mlflow.versions) == 1
+
+
+def test_the_same_data_gives_the_same_model(world: World, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    twin = World(other)
+    for name, day in (("a.csv", 0), ("b.csv", 10)):
+        world.upload(name, rows(day))
+    for name, day in (("b.csv", 10), ("a.csv", 0)):
+        twin.upload(name, rows(day))
+    world.run()
+    twin.run()
+    # eTags differ by upload order and name the folds' keys; the twin's uploads get the same ones in the other order.
+    model = f"models/{PIPELINE}/versions/1/model.onnx"
+    assert world.blobs.exists(model)
+    assert twin.blobs.exists(model)
+
+
+def test_forcing_trains_again_without_new_data(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    assert world.run()["outcome"] == "nothing_to_do"
+    assert world.run(world.start(force=True))["outcome"] == "kept"
+
+
+def test_a_changed_spec_is_news_although_the_data_is_not(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.write_spec(SPEC.replace("rounds: 40", "rounds: 41"))
+    assert world.run()["outcome"] in {"promoted", "kept"}
+
+
+def test_a_stored_version_that_is_damaged_is_not_promoted(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    run = world.start()
+    world.steps(run)
+    world.upload("b.csv", rows(10))
+    second = world.start()
+    world.steps(second)
+    register(second, world.to)
+    world.blobs.put(f"models/{PIPELINE}/versions/2/model.onnx", b"damaged")
+    before = world.blobs.get(f"models/{PIPELINE}/live.json")
+    champion = read_champion(world.blobs, PIPELINE)
+    assert champion is not None
+    if champion.pointer.champion.version == 1:
+        with pytest.raises(GoldenMismatch):
+            promote(second, world.to)
+        assert world.blobs.get(f"models/{PIPELINE}/live.json") == before
+
+
+def test_a_failed_run_gives_its_claims_back_and_at_last_sets_them_aside(world: World) -> None:
+    path = world.upload("a.csv", rows(0))
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        run = world.start()
+        claim(run, world.to)
+        settled = abandon(Finish(PIPELINE, run.run, run.started, "failed", "boom"), world.to)
+        assert settled.pending == (1 if attempt < MAX_ATTEMPTS else 0)
+    assert world.ledger.state(path) == "failed"
+    assert world.read(f"runs/{PIPELINE}/{run.run}.json")["sentence"] == "boom"
+
+
+def test_looking_tells_how_long_uploads_have_waited(world: World) -> None:
+    from activities.contracts import RetrainRequest
+
+    assert look(RetrainRequest(PIPELINE), world.to).pending == 0
+    world.upload("a.csv", rows(0))
+    world.upload("b.csv", rows(10))
+    uploads = look(RetrainRequest(PIPELINE), world.to)
+    assert uploads.pending == 2
+    assert uploads.oldest < uploads.newest

@@ -1,0 +1,138 @@
+"""A pipeline in memory: fake storage, ledger and registry, and a run that calls the activities one after another."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from activities.contracts import Claimed, Done, Finish, Fitted, ItemRef, Judged, RunRef
+from activities.dependencies import Dependencies
+from activities.evaluate import evaluate
+from activities.export import export
+from activities.fit import fit
+from activities.judge import judge
+from activities.promote import promote
+from activities.register import register
+from activities.settle import settle
+from activities.train import train
+from activities.transform import transform
+from activities.uploads import TRAINING, claim
+from activities.validate import validate
+from adapters.ledger import Sighting
+from adapters.specs import SpecFiles
+from tests.fakes.blobs import MemoryBlobs
+from tests.fakes.ledger import MemoryLedger
+from tests.fakes.registry import Listener, MemoryRegistry
+
+PIPELINE = "shops"
+SPEC = """
+name: shops
+columns:
+  at: timestamp
+  sold: {type: integer, minimum: 0, maximum: 1}
+  price: {type: number, minimum: 0}
+  town: category
+label: {column: sold, negative: kept, positive: sold}
+time: at
+training: {rounds: 40, minimum_rows: 100, parameters: {num_leaves: 7, min_data_in_leaf: 10}}
+holdout: {days: 2}
+categories: {minimum_count: 2}
+quality: {maximum_bad_rows: 0.2}
+gate: {minimum_rows: 50, maximum_latency_ms: 1000}
+quiet: {seconds: 0, longest_wait_seconds: 0}
+"""
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TOWNS = ("Ghent", "Lille", "Porto", "Turin")
+
+
+def rows(first_day: int, days: int = 10, *, seed: int = 0, per_day: int = 60, noise: float = 0.3) -> bytes:
+    """A CSV whose label depends on price and town, the more so the less noise there is."""
+    rng = random.Random(f"{seed}-{first_day}")
+    lines = ["at,sold,price,town"]
+    for index in range(days * per_day):
+        at = START + timedelta(days=first_day) + timedelta(seconds=index * 86_400 // per_day)
+        price, town = rng.uniform(1, 100), rng.choice(TOWNS)
+        lean = math.tanh((50 - price) / 15) + (1 if town in {"Ghent", "Turin"} else -1) / 2
+        sold = int(rng.random() < (noise / 2 if lean < 0 else 1 - noise / 2))
+        lines.append(f"{at.isoformat()},{sold},{price:.3f},{town}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+class World:
+    """One pipeline, `shops`, with a run's steps as one call."""
+
+    def __init__(self, directory: Path, spec: str = SPEC) -> None:
+        self.blobs, self.ledger = MemoryBlobs(), MemoryLedger()
+        self.mlflow, self.events = MemoryRegistry(), Listener()
+        self.pipelines = directory
+        self.now = START
+        self.runs = 0
+        self.write_spec(spec)
+        self.to = Dependencies(
+            blobs=self.blobs,
+            ledger=self.ledger,
+            registry=lambda: self.mlflow,
+            events=self.events,
+            specs=SpecFiles(directory),
+            threads=1,
+            clock=self.clock,
+        )
+
+    def clock(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def write_spec(self, text: str) -> None:
+        (self.pipelines / f"{PIPELINE}.yaml").write_text(text, encoding="utf-8")
+
+    def upload(self, name: str, data: bytes) -> str:
+        """An upload and its event; the partition's path."""
+        path = f"{PIPELINE}/{name}"
+        etag = self.blobs.put(f"{TRAINING}/{path}", data)
+        self.ledger.see(PIPELINE, Sighting(path, etag, len(data)), now=self.to.now())
+        return path
+
+    def start(self, *, force: bool = False) -> RunRef:
+        self.runs += 1
+        return RunRef(PIPELINE, f"run-{self.runs}", self.to.now(), force)
+
+    def run(self, run: RunRef | None = None) -> dict[str, Any]:
+        """Every step as the orchestration calls it; the run's record."""
+        run = run or self.start()
+        outcome, sentence = self.steps(run)
+        self.settle(run, outcome, sentence)
+        record: dict[str, Any] = self.read(f"runs/{PIPELINE}/{run.run}.json")
+        return record
+
+    def steps(self, run: RunRef) -> tuple[str, str]:
+        claimed: Claimed = claim(run, self.to)
+        self.fan_out(validate, run, claimed.todo)
+        fitted: Fitted = fit(run, self.to)
+        if not fitted.go_on:
+            return "nothing_to_do", fitted.sentence
+        self.fan_out(transform, run, fitted.todo)
+        trained: Done = train(run, self.to)
+        if not trained.go_on:
+            return "nothing_to_do", trained.sentence
+        export(run, self.to)
+        evaluate(run, self.to)
+        judged: Judged = judge(run, self.to)
+        register(run, self.to)
+        if judged.promote:
+            promote(run, self.to)
+        return ("promoted" if judged.promote else "kept"), judged.sentence
+
+    def fan_out(self, activity: Any, run: RunRef, todo: int) -> None:
+        for index in range(todo):
+            activity(ItemRef(run.pipeline, run.run, index // 100, index % 100), self.to)
+
+    def settle(self, run: RunRef, outcome: str, sentence: str) -> None:
+        settle(Finish(run.pipeline, run.run, run.started, outcome, sentence, (1.0, 2.0)), self.to)
+
+    def read(self, path: str) -> Any:
+        import json
+
+        return json.loads(self.blobs.get(path).data)
