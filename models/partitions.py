@@ -99,8 +99,8 @@ def check_label(spec: PipelineSpec, *, source: str | None = None, line: int = 0)
     dtype = result.schema["label"]
     if dtype != pl.Boolean and not dtype.is_numeric():
         raise SpecError(source, line, "label.expression", f"gives {dtype}; it has to give true or false")
-    if result.height:
-        raise SpecError(source, line, "label.expression", "gives one value for all rows; it has to give one per row")
+    if result.height or _looks_at_other_rows(spec):
+        raise SpecError(source, line, "label.expression", "looks at several rows; a row's label has to be its own")
 
 
 def to_parquet(frame: pl.DataFrame) -> bytes:
@@ -119,10 +119,39 @@ def _expression(spec: PipelineSpec) -> pl.Expr:
     return pl.col(spec.label.column) if spec.label.column is not None else pl.sql_expr(spec.label.expression or "")
 
 
+def _looks_at_other_rows(spec: PipelineSpec) -> bool:
+    """Whether made-up rows get other labels together than alone, as with an average or a row number.
+
+    Such a label would depend on which rows were uploaded in one file. (Polars' own answer, `is_row_separable`, is not
+    about broadcast aggregates.)
+    """
+    numbers: list[object] = [0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, None]
+    made_up: Mapping[pl.DataType, list[object]] = {
+        pl.Float64(): numbers,
+        pl.Boolean(): [True, False, None, True, False, None, True, False],
+        pl.String(): ["", "a", "b", "c", "d", "e", "f", None],
+        pl.Datetime("us"): [None, *range(0, 7 * 10**15, 10**15)],
+    }
+    types = {name: _TYPES[column.type] for name, column in spec.columns.items()}
+    rows = pl.DataFrame({name: pl.Series(made_up[dtype]).cast(dtype) for name, dtype in types.items()})
+    label = _expression(spec).alias("label")
+    try:
+        together = rows.select(label).to_series().to_list()
+        alone = [rows[index].select(label).item() for index in range(rows.height)]
+    except pl.exceptions.PolarsError:
+        return False  # It cannot take these values (a text that is to be a date), which says nothing of other rows.
+    return together != alone
+
+
 def _label(typed: Mapping[str, TypedColumn], spec: PipelineSpec) -> tuple[pl.Series, list[Problem]]:
     """UInt8 [N] with null where a row has no label, and why it has none."""
     expression = _expression(spec)
-    values = pl.DataFrame({name: column.values for name, column in typed.items()}).select(label=expression).to_series()
+    columns = pl.DataFrame({name: column.values for name, column in typed.items()})
+    try:
+        values = columns.select(label=expression).to_series()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
+        problem = f"cannot be evaluated for these rows: {bounded(exc, 200)}"
+        raise SpecError(f"{spec.name}.yaml", 0, "label.expression", problem) from exc
     label = values.cast(pl.Float64)
     none = label.is_null() | label.is_nan().fill_null(value=True)
     strange = ~none & ~label.is_in([0.0, 1.0])

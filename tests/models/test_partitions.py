@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import time
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -393,7 +394,10 @@ BAD_EXPRESSIONS = [
     ("dely > 15", "cannot be evaluated"),
     ("carrier > 15", "cannot be evaluated"),
     ("delay > (select 1)", ""),
-    ("max(delay) > 15", "one value for all rows"),
+    ("max(delay) > 15", "looks at several rows"),
+    ("delay > avg(delay)", "looks at several rows"),
+    ("delay > lag(delay) over (order by hour)", "looks at several rows"),
+    ("row_number() over (order by delay) > 3", "looks at several rows"),
     ("carrier", "gives String"),
 ]
 
@@ -407,6 +411,15 @@ def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) 
     assert (caught.value.source, caught.value.line, caught.value.field) == ("small.yaml", 10, "label.expression")
     assert words in caught.value.problem
     with pytest.raises(SpecError):
+        clean(csv(GOOD), spec=spec)
+
+
+def test_an_expression_that_fails_on_a_value_is_a_mistake_in_the_spec() -> None:
+    spec = small(label="label: {expression: cast(carrier as int) > 3}")
+
+    check_label(spec)
+    assert clean(csv(GOOD.replace("UA", "4")), spec=spec).frame[LABEL].to_list() == [1]
+    with pytest.raises(SpecError, match="for these rows"):
         clean(csv(GOOD), spec=spec)
 
 
@@ -437,6 +450,31 @@ def test_every_row_is_either_clean_or_rejected(lines: list[str]) -> None:
     assert partition.frame[TIME].null_count() == 0
     kept = [number for number, line in enumerate(lines, 1) if line == GOOD]
     assert not set(kept) & set(partition.rejected[ROW].to_list())
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
+    st.sampled_from(["JFK", "NA", "2013-04-01", "1.5"]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(HEADER.split(",")), VALUES), max_size=8))
+def test_every_json_object_is_either_clean_or_rejected(objects: list[dict[str, Any]]) -> None:
+    lines = [JSON_ROW, *(json.dumps(value).encode() for value in objects)]
+
+    partition = clean(b"\n".join(lines), "a.jsonl")
+
+    assert partition.rows_read == len(lines)
+    assert partition.frame.height + partition.rejected.height == len(lines)
+    assert 1 not in partition.rejected[ROW]
+    assert partition.rejected[REASON].null_count() == 0
 
 
 def test_equal_frames_give_equal_parquet() -> None:
