@@ -29,7 +29,7 @@ def validate(item: ItemRef, to: Dependencies) -> Done:
 
 def _outcome(workspace: Workspace, partition: PlannedPartition, to: Dependencies) -> dict[str, Any]:
     from models.partitions import PartitionRejected, clean_partition, to_parquet
-    from models.profiles import profile
+    from models.profiles import ProfileError, profile
 
     try:
         data = to.blobs.get(f"{TRAINING}/{partition.path}", if_match=partition.etag).data
@@ -39,14 +39,18 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, to: Dependencies
     name = partition.path.rpartition("/")[2]
     try:
         clean = clean_partition(data, name=name, spec=spec)
+        summary = profile(clean.frame, spec)
     except PartitionRejected as exc:
         return _quarantine_file(workspace, partition, data, exc, to)
+    except ProfileError as exc:
+        rejection = PartitionRejected(name, "too_many_categories", f"cannot be used: {exc}", columns=[exc.column])
+        return _quarantine_file(workspace, partition, data, rejection, to)
     outcome: dict[str, Any] = {
         "state": "clean",
         "rows": clean.frame.height,
         "rejected": clean.rejected.height,
         "report": "",
-        "profile": profile(clean.frame, spec).to_dict(),
+        "profile": summary.to_dict(),
     }
     if clean.rejected.height:
         outcome["report"] = _quarantine_rows(workspace, partition, clean, to)

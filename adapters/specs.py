@@ -39,9 +39,11 @@ class SpecFiles:
 
     def load(self, name: str) -> PipelineSpec:
         """The validated spec. Raises UnknownPipeline and SpecError."""
+        from models.partitions import check_label
         from models.spec import SpecError, parse_spec
 
         spec = parse_spec(self.text(name), source=f"{name}.yaml")
+        check_label(spec, source=f"{name}.yaml")
         if spec.name != name:
             raise SpecError(f"{name}.yaml", 1, "name", f"is {spec.name!r}; the file's name says {name!r}")
         return spec

@@ -23,6 +23,7 @@ ADVICE = {
     "not_text": "Save the file as UTF-8 text (or as Parquet) and upload it again.",
     "missing_columns": "Add the columns or correct their names in the header, or change `columns` in the pipeline.",
     "no_rows": "Upload the file again once it has rows.",
+    "too_many_categories": "Leave the column out of the pipeline's features.",
     "too_many_bad_rows": "Correct the rows and upload the file again, or raise `quality.maximum_bad_rows`.",
 }
 """What to do next, by the code of a PartitionRejected."""

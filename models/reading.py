@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from models.partitions import CleanPartition
 
 RejectionCode = Literal[
-    "unknown_type", "empty", "not_readable", "not_text", "missing_columns", "no_rows", "too_many_bad_rows"
+    "unknown_type",
+    "empty",
+    "not_readable",
+    "not_text",
+    "missing_columns",
+    "no_rows",
+    "too_many_bad_rows",
+    "too_many_categories",
 ]
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 ROW = "__row"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from activities.contracts import Finish
+from activities.contracts import MAX_PAYLOAD_BYTES, Finish, RetrainRequest
 from activities.live import read_champion
 from activities.promote import promote
-from activities.register import register
 from activities.settle import abandon
 from activities.uploads import claim, look
 from activities.validate import validate
@@ -148,30 +148,41 @@ def test_a_blob_overwritten_after_the_claim_waits_for_the_next_run(world: World)
     assert world.ledger.state(path) == "pending"
 
 
-def test_every_step_may_run_twice(world: World) -> None:
-    world.upload("a.csv", rows(0))
-    run = world.start()
-    first = world.steps(run)
-    pointer = world.blobs.get(f"models/{PIPELINE}/live.json")
-    assert world.steps(run) == first
-    assert world.blobs.get(f"models/{PIPELINE}/live.json") == pointer
-    assert len(world.mlflow.versions) == 1
-
-
-def test_the_same_data_gives_the_same_model(world: World, tmp_path: Path) -> None:
+def test_every_activity_may_run_twice(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     twin = World(other)
-    for name, day in (("a.csv", 0), ("b.csv", 10)):
-        world.upload(name, rows(day))
-    for name, day in (("b.csv", 10), ("a.csv", 0)):
-        twin.upload(name, rows(day))
+    twin.times = 2
+    for each in (world, twin):
+        each.upload("a.csv", rows(0))
+        each.run()
+        each.upload("b.csv", rows(10))
+        each.run()
+    assert len(twin.mlflow.versions) == 2
+    assert twin.mlflow.aliases == world.mlflow.aliases
+    for version in (1, 2):
+        manifest, expected = (w.read(f"models/{PIPELINE}/versions/{version}/model.json") for w in (twin, world))
+        assert manifest["model_sha256"] == expected["model_sha256"]
+
+
+def test_no_payload_is_larger_than_the_contract_says(world: World) -> None:
+    for number in range(150):
+        world.upload(f"part-{number:04d}-{'x' * 100}.csv", rows(number % 20, days=1, seed=number, per_day=20))
+    world.upload(f"{'y' * 200}.csv", b"nonsense")
     world.run()
-    twin.run()
-    # eTags differ by upload order and name the folds' keys; the twin's uploads get the same ones in the other order.
-    model = f"models/{PIPELINE}/versions/1/model.onnx"
-    assert world.blobs.exists(model)
-    assert twin.blobs.exists(model)
+    assert world.payloads
+    assert max(len(json.dumps(payload)) for payload in world.payloads) <= MAX_PAYLOAD_BYTES
+
+
+def test_a_column_with_too_many_categories_sends_the_file_to_quarantine(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.profiles.MAX_DISTINCT_CATEGORIES", 3)
+    world.upload("a.csv", rows(0))
+    record = world.run()
+    (partition,) = record["partitions"]
+    assert partition["state"] == "quarantined"
+    assert "town" in partition["reason"]
 
 
 def test_forcing_trains_again_without_new_data(world: World) -> None:
@@ -190,20 +201,25 @@ def test_a_changed_spec_is_news_although_the_data_is_not(world: World) -> None:
 
 def test_a_stored_version_that_is_damaged_is_not_promoted(world: World) -> None:
     world.upload("a.csv", rows(0))
+    world.run()
+    world.upload("b.csv", rows(10))
     run = world.start()
     world.steps(run)
-    world.upload("b.csv", rows(10))
-    second = world.start()
-    world.steps(second)
-    register(second, world.to)
-    world.blobs.put(f"models/{PIPELINE}/versions/2/model.onnx", b"damaged")
-    before = world.blobs.get(f"models/{PIPELINE}/live.json")
-    champion = read_champion(world.blobs, PIPELINE)
-    assert champion is not None
-    if champion.pointer.champion.version == 1:
-        with pytest.raises(GoldenMismatch):
-            promote(second, world.to)
-        assert world.blobs.get(f"models/{PIPELINE}/live.json") == before
+    before = read_champion(world.blobs, PIPELINE)
+    assert before is not None
+    # The next run's version, damaged between registration and promotion.
+    world.upload("c.csv", rows(20))
+    later = world.start()
+    world.call(claim, later)
+    damaged = f"models/{PIPELINE}/versions/2/model.onnx"
+    world.blobs.put(damaged, b"damaged")
+    world.blobs.put(f"models/{PIPELINE}/live.json", world.blobs.get(f"models/{PIPELINE}/live.json").data)
+    pointer = json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data)
+    pointer["champion"]["version"] = 1  # as before the promotion
+    world.blobs.put(f"models/{PIPELINE}/live.json", json.dumps(pointer).encode())
+    with pytest.raises(GoldenMismatch):
+        promote(run, world.to)
+    assert json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data) == pointer
 
 
 def test_a_failed_run_gives_its_claims_back_and_at_last_sets_them_aside(world: World) -> None:
@@ -218,8 +234,6 @@ def test_a_failed_run_gives_its_claims_back_and_at_last_sets_them_aside(world: W
 
 
 def test_looking_tells_how_long_uploads_have_waited(world: World) -> None:
-    from activities.contracts import RetrainRequest
-
     assert look(RetrainRequest(PIPELINE), world.to).pending == 0
     world.upload("a.csv", rows(0))
     world.upload("b.csv", rows(10))
