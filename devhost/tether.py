@@ -1,9 +1,10 @@
 """Ties a command to the life of the process that started it: `tether.py FD GRACE -- command...`.
 
-FD is one end of a socket pair whose other end only the supervisor holds. When that end closes, for whatever reason
-(a clean stop, an exception, `kill -9`), the command gets SIGTERM, and what is left of its process group after GRACE
+FD is one end of a socket pair whose other end only the supervisor holds. When that end closes, for whatever reason (a
+clean stop, an exception, `kill -9`), the command gets SIGTERM, and what is left of its process group after GRACE
 seconds gets SIGKILL. This works wherever there are process groups, so on macOS too, where no parent-death signal
-exists. Run by its path and with `python -I -S`, because it must start fast and needs the standard library alone.
+exists; on Linux it also reaches descendants that have left the group. Run by its path and with `python -I -S`, because
+it must start fast and needs the standard library alone.
 
 On the socket the tether reports the command's process id (which is its process group too) as one line.
 """
@@ -11,6 +12,7 @@ On the socket the tether reports the command's process id (which is its process 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -19,12 +21,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 POLL_SECONDS = 0.02
 """How often a dying group is looked at."""
-REMAINDER_SECONDS = 2.0
+REMAINDER_SECONDS = 1.0
 """How long processes that outlive the command itself may take to obey SIGTERM."""
+PR_SET_CHILD_SUBREAPER = 36
+"""From <linux/prctl.h>."""
 CANNOT_START = 127
 """Exit status when the command cannot be started, as shells have it."""
 
@@ -35,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     grace = float(argv[1])
     command = list(argv[argv.index("--") + 1 :])
     line.set_inheritable(False)
+    _adopt_orphans()
     woken = _wake_on_signals()
     try:
         child = subprocess.Popen(command, start_new_session=True)  # its own group: signals reach all of it, never us
@@ -90,19 +96,47 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> int:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGTERM)
         _until(lambda: child.poll() is not None, grace)
-    if _signal_group(child.pid, signal.SIGTERM):
-        _until(lambda: child.poll() is not None and not _signal_group(child.pid, 0), REMAINDER_SECONDS)
-        _signal_group(child.pid, signal.SIGKILL)
+    if _signal_rest(child, signal.SIGTERM):
+        _until(lambda: not _signal_rest(child, 0), REMAINDER_SECONDS)
+        _signal_rest(child, signal.SIGKILL)
     return child.wait()
 
 
-def _signal_group(group: int, number: int) -> bool:
-    """Whether the group still had processes to send the signal to."""
+def _signal_rest(child: subprocess.Popen[bytes], number: int) -> bool:
+    """Signals the command's group, and the processes that left it and were adopted. Whether there were any."""
+    if child.poll() is not None:
+        _collect_adopted()
+    found = False
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+        os.killpg(child.pid, number)
+        found = True
+    for pid in _adopted(child.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            found = True
+    return found
+
+
+def _adopt_orphans() -> None:
+    """Makes orphans below the command ours, where the kernel can (Linux): we collect and find them, init need not."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _collect_adopted() -> None:
+    """Collects adopted processes that have ended. Only once the command itself is collected: its status is Popen's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def _adopted(command: int) -> list[int]:
+    """Our children but the command: orphans, such as daemons that made a session of their own. Linux only."""
     try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS answers EPERM when only a zombie is left
-        return False
-    return True
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(pid) for pid in children.split() if int(pid) != command]
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

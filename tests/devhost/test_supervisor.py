@@ -175,6 +175,19 @@ def test_a_killed_tether_does_not_free_its_part(tmp_path: Path) -> None:
     wait_until(lambda: not any(alive(pid) for pid in running))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt the orphans below it")
+def test_a_daemon_that_left_the_group_is_ended_too(tmp_path: Path) -> None:
+    daemon = "import subprocess, sys; subprocess.Popen([sys.executable, *sys.argv[1:]], start_new_session=True)"
+    inner = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
+    file = tmp_path / "daemon"
+    command = [sys.executable, "-c", daemon + "; import time; time.sleep(600)", "-c", inner, str(file)]
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Part("parent", command, lambda: file.exists() and bool(file.read_text())))
+        pid = int(file.read_text())
+        assert alive(pid)
+    assert not alive(pid)
+
+
 def test_an_unknown_part_is_named(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor, pytest.raises(PartUnknown, match="no part called host"):
         supervisor.kill("host")
