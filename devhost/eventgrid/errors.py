@@ -1,0 +1,39 @@
+"""What goes wrong in the local Event Grid.
+
+DevhostError
+└── EventGridError
+    ├── BadSubscription    a subscription has a mistake (which one, which field)
+    ├── BadEvents          published events are not in a schema that Event Grid takes
+    └── StateInUse         another local Event Grid works on the same state folder
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devhost.errors import DevhostError
+
+
+class EventGridError(DevhostError):
+    """Base of the local Event Grid's errors."""
+
+
+class BadSubscription(EventGridError):
+    """A subscription has a mistake. `name` is the subscription, or the file when there is no name to give."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"Subscription {name}: {problem}.")
+        self.name = name
+        self.problem = problem
+
+
+class BadEvents(EventGridError):
+    """What was published to a topic is not an event, or an array of events, of one schema."""
+
+
+class StateInUse(EventGridError):
+    """Another local Event Grid works on the same state folder."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(f"Another local Event Grid is using {state}. Stop it, or choose another --state folder.")
+        self.state = state

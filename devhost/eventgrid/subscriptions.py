@@ -1,0 +1,123 @@
+"""Subscriptions: which events go to which webhook, and how often delivery is tried.
+
+In a file (`--subscriptions FILE`) they are a JSON array, or an object with a `subscriptions` array, of
+
+    {"name": "on-upload", "endpoint": "http://127.0.0.1:7071/...", "source": "storage",
+     "includedEventTypes": ["Microsoft.Storage.BlobCreated"], "subjectBeginsWith": "", "subjectEndsWith": "",
+     "isSubjectCaseSensitive": false, "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440}
+
+with Azure's names and defaults. `name` and `endpoint` are required; `source` is `storage` or `topics/NAME`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from devhost.eventgrid.errors import BadSubscription
+
+STORAGE = "storage"
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+MAX_ATTEMPTS = 30
+TIME_TO_LIVE_MINUTES = 1440
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_FIELDS: Mapping[str, tuple[str, type]] = {
+    "name": ("name", str),
+    "endpoint": ("endpoint", str),
+    "source": ("source", str),
+    "includedEventTypes": ("event_types", list),
+    "subjectBeginsWith": ("begins_with", str),
+    "subjectEndsWith": ("ends_with", str),
+    "isSubjectCaseSensitive": ("case_sensitive", bool),
+    "maxDeliveryAttempts": ("max_attempts", int),
+    "eventTimeToLiveInMinutes": ("ttl_minutes", int),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One subscription. Raises BadSubscription for an endpoint that is not on this machine, or limits below 1.
+
+    `event_types` empty means all. `ttl_minutes` counts from when the event was accepted.
+    """
+
+    name: str
+    endpoint: str
+    source: str = STORAGE
+    event_types: tuple[str, ...] = ()
+    begins_with: str = ""
+    ends_with: str = ""
+    case_sensitive: bool = False
+    max_attempts: int = MAX_ATTEMPTS
+    ttl_minutes: int = TIME_TO_LIVE_MINUTES
+
+    def __post_init__(self) -> None:
+        """Checks what a user can get wrong."""
+        url = urlsplit(self.endpoint)
+        if not NAME.fullmatch(self.name):
+            raise BadSubscription(self.name or "(no name)", "a name has 1 to 64 letters, digits, hyphens, underscores")
+        if url.scheme != "http" or url.hostname not in LOOPBACK_HOSTS:
+            raise BadSubscription(
+                self.name, f"the endpoint {self.endpoint!r} is not an http URL on this machine (http://127.0.0.1:...)"
+            )
+        if self.source != STORAGE and not self.source.startswith("topics/"):
+            raise BadSubscription(self.name, f"the source {self.source!r} is neither storage nor topics/NAME")
+        if self.max_attempts < 1 or self.ttl_minutes < 1:
+            raise BadSubscription(self.name, "maxDeliveryAttempts and eventTimeToLiveInMinutes are at least 1")
+
+    def wants(self, *, source: str, event_type: str, subject: str) -> bool:
+        """Whether an event passes the filters. As in Azure, types match exactly and subjects by beginning and end."""
+        begins, ends = self.begins_with, self.ends_with
+        if not self.case_sensitive:
+            begins, ends, subject = begins.lower(), ends.lower(), subject.lower()
+        return (
+            source == self.source
+            and (not self.event_types or event_type in self.event_types)
+            and subject.startswith(begins)
+            and subject.endswith(ends)
+        )
+
+
+def load_subscriptions(file: Path) -> list[Subscription]:
+    """The subscriptions of a JSON file. Raises BadSubscription, which names the file or the subscription."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadSubscription(f"file {file}", f"it cannot be read as JSON: {error}") from error
+    items = content.get("subscriptions") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise BadSubscription(f"file {file}", "it holds no array of subscriptions")
+    return [_subscription(item, f"{file}[{number}]") for number, item in enumerate(items)]
+
+
+def _subscription(item: Any, where: str) -> Subscription:
+    if not isinstance(item, dict):
+        raise BadSubscription(where, "it is not a JSON object")
+    name = str(item.get("name", where))
+    values: dict[str, Any] = {}
+    for key, value in item.items():
+        if key not in _FIELDS:
+            raise BadSubscription(name, f"there is no field {key!r}; the fields are {', '.join(_FIELDS)}")
+        field, kind = _FIELDS[key]
+        if type(value) is not kind:  # exact: true is no number of attempts
+            raise BadSubscription(name, f"{key} has to be a {kind.__name__}, not {value!r}")
+        values[field] = tuple(value) if isinstance(value, list) else value
+    for key in ("name", "endpoint"):
+        if key not in values:
+            raise BadSubscription(name, f"the field {key!r} is missing")
+    return Subscription(**values)
+
+
+def check_names(subscriptions: Sequence[Subscription]) -> None:
+    """Raises BadSubscription when two subscriptions have the same name: state is kept by name."""
+    seen: set[str] = set()
+    for subscription in subscriptions:
+        if subscription.name in seen:
+            raise BadSubscription(subscription.name, "there are two of that name")
+        seen.add(subscription.name)

@@ -1,0 +1,107 @@
+"""Loopback ports: the wanted one when it is free, otherwise another, or an error that says whose wish it was."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from devhost.errors import DevhostError
+
+LOOPBACK = "127.0.0.1"
+PROBE_SECONDS = 0.5
+"""Longest wait for a port to answer; loopback answers or refuses at once, unless its listener hangs."""
+
+
+class PortTaken(DevhostError):
+    """A port that had to be used is in use by another process."""
+
+    def __init__(self, port: int, asked_by: str) -> None:
+        super().__init__(
+            f"Port {port} ({asked_by}) is in use by another process. Choose another one, "
+            f"or see who has it with `lsof -nP -iTCP:{port} -sTCP:LISTEN`."
+        )
+        self.port = port
+        self.asked_by = asked_by
+
+
+@dataclass(frozen=True, slots=True)
+class PortWish:
+    """A port that somebody would like. `asked_by` names the part or the option; `firm` wishes get no replacement."""
+
+    asked_by: str
+    port: int
+    firm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortChoice:
+    """What became of a wish. `moved` says that another port than the wanted one had to be taken."""
+
+    wish: PortWish
+    port: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether the wanted port was taken."""
+        return self.port != self.wish.port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port now: nobody answers there, and it can be bound."""
+    with socket.socket() as probe:
+        # Connecting comes first: macOS lets one bind 127.0.0.1 beside a listener on all interfaces.
+        probe.settimeout(PROBE_SECONDS)
+        if probe.connect_ex((LOOPBACK, port)) == 0:
+            return False
+    bound = _bound(port)
+    if bound is None:
+        return False
+    bound.close()
+    return True
+
+
+def free_port() -> int:
+    """A port that was free a moment ago. Another process may take it before you do."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def choose_ports(wishes: Mapping[str, PortWish]) -> dict[str, PortChoice]:
+    """One port for each wish, all different. Raises PortTaken when a firm wish cannot be met.
+
+    Firm wishes go first, so that no replacement takes a port that somebody insists on.
+    """
+    choices: dict[str, PortChoice] = {}
+    with contextlib.ExitStack() as held:  # keep what is chosen bound until all are chosen
+        for key, wish in sorted(wishes.items(), key=lambda item: not item[1].firm):
+            taken_here = any(choice.port == wish.port for choice in choices.values())
+            bound = _bound(wish.port) if not taken_here and is_free(wish.port) else None
+            if bound is None and wish.firm:
+                raise PortTaken(wish.port, wish.asked_by)
+            port_socket = held.enter_context(bound if bound is not None else _any_bound(avoid=wishes.values()))
+            choices[key] = PortChoice(wish, int(port_socket.getsockname()[1]))
+    return {key: choices[key] for key in wishes}
+
+
+def _bound(port: int) -> socket.socket | None:
+    candidate = socket.socket()
+    candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
+    try:
+        candidate.bind((LOOPBACK, port))
+    except OSError:
+        candidate.close()
+        return None
+    return candidate
+
+
+def _any_bound(*, avoid: Iterable[PortWish]) -> socket.socket:
+    wanted = {wish.port for wish in avoid}
+    while True:
+        candidate = socket.socket()
+        candidate.bind((LOOPBACK, 0))
+        if candidate.getsockname()[1] not in wanted:
+            return candidate
+        candidate.close()
