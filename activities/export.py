@@ -53,6 +53,7 @@ def export(run: RunRef, to: Dependencies) -> Done:
 def holdout_frames(workspace: Workspace, dataset: dict[str, Any]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
     """The rows of each partition that are at or after `holdout_from`, with the partition's entry, by path."""
     import polars as pl
+
     from models.partitions import TIME, from_parquet
 
     since = dataset["holdout_from"]

@@ -197,7 +197,6 @@ def _options(argv: list[str]) -> Options:
 
 def _local_stack() -> Stack:
     from devhost.errors import DevhostError
-
     from local.stack import start_stack
 
     return Stack(start=start_stack, errors=(DevhostError,))

@@ -121,7 +121,7 @@ class StorageSource:
 @contextlib.asynccontextmanager
 async def azurite_heads(connection_string: str) -> AsyncIterator[BlobHeads]:
     """HEAD requests with azure-storage-blob. Raises EventGridError for a connection string that it does not take."""
-    from azure.storage.blob.aio import BlobServiceClient  # noqa: PLC0415 (slow, and topics do without it)
+    from azure.storage.blob.aio import BlobServiceClient
 
     try:
         service = BlobServiceClient.from_connection_string(connection_string, retry_total=0)
@@ -138,7 +138,7 @@ class _AzuriteHeads:
         self.endpoint = service.url.rstrip("/")
 
     async def head(self, *, container: str, name: str) -> BlobProperties | None:
-        from azure.core.exceptions import AzureError, ResourceNotFoundError  # noqa: PLC0415 (as above)
+        from azure.core.exceptions import AzureError, ResourceNotFoundError
 
         try:
             blob = await self._service.get_blob_client(container, name).get_blob_properties()

@@ -31,7 +31,7 @@ def fits(value: Any, schema: Any) -> bool:
     return all(_fits(value, keyword, schema) for keyword in schema if keyword not in known)
 
 
-def _fits(value: Any, keyword: str, schema: Any) -> bool:  # noqa: PLR0911, PLR0912
+def _fits(value: Any, keyword: str, schema: Any) -> bool:  # noqa: PLR0912
     rule = schema[keyword]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if keyword in OF_OBJECTS and not isinstance(value, dict):
