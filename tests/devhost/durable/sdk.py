@@ -1,0 +1,136 @@
+"""An invoker that runs the real SDK's orchestrators in this process, for tests of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import traceback
+import warnings
+from collections.abc import AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from devhost.durable.history import FINISHED
+from devhost.durable.service import DurableService
+from devhost.protocol import FunctionInfo, Invocation, Outcome
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import azure.durable_functions as df
+    from azure.durable_functions.entity import Entity
+    from azure.durable_functions.orchestrator import Orchestrator
+
+type Program = Callable[[df.DurableOrchestrationContext], Generator[Any, Any, Any]]
+
+SECONDS = 20.0
+
+
+class App:
+    """Orchestrators, activities and entities by name, as an Invoker."""
+
+    def __init__(self) -> None:
+        self.orchestrators: dict[str, Any] = {}
+        self.activities: dict[str, Callable[[Any], Any]] = {}
+        self.entities: dict[str, Any] = {}
+        self.calls: list[str] = []
+        self.holding: set[str] = set()
+        self.held, self.released = asyncio.Event(), asyncio.Event()
+
+    def orchestrator(self, program: Program) -> Program:
+        self.orchestrators[program.__name__] = Orchestrator.create(program)
+        return program
+
+    def activity(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        self.activities[function.__name__] = function
+        return function
+
+    def entity(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
+        self.entities[function.__name__] = Entity.create(function)
+        return function
+
+    def functions(self) -> list[FunctionInfo]:
+        kinds = [
+            ("orchestrationTrigger", "orchestration", self.orchestrators),
+            ("activityTrigger", "activity", self.activities),
+            ("entityTrigger", "entityName", self.entities),
+        ]
+        return [
+            FunctionInfo(f"{kind}:{name}", name, ({"type": kind, "name": "given", field: name},))
+            for kind, field, members in kinds
+            for name in members
+        ]
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        kind, _, name = invocation.function_id.partition(":")
+        ((_, (_, value)),) = invocation.inputs
+        self.calls.append(name)
+        await asyncio.sleep(0)
+        if name in self.holding:
+            self.held.set()
+            await self.released.wait()
+        try:
+            if kind == "activityTrigger":
+                return Outcome(ok=True, value=("json", json.dumps(self.activities[name](json.loads(value)))))
+            handle = self.orchestrators[name] if kind == "orchestrationTrigger" else self.entities[name]
+            return Outcome(ok=True, value=("json", handle(value)))
+        except Exception as exc:
+            return Outcome(ok=False, error=f"{type(exc).__name__}: {exc}", traceback=traceback.format_exc())
+
+
+@contextlib.asynccontextmanager
+async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
+    """A running task hub for the app."""
+    service = DurableService(
+        database=database,
+        invoker=app,
+        functions=app.functions(),
+        hub="Test",
+        max_orchestrators=10,
+        max_activities=10,
+        webhook_base="http://localhost/runtime/webhooks/durabletask",
+        rpc_base="http://localhost/durabletask/",
+    )
+    await service.start()
+    try:
+        yield Hub(service)
+    finally:
+        await service.stop()
+
+
+class Hub:
+    """What a client does, in short words."""
+
+    def __init__(self, service: DurableService) -> None:
+        self.service = service
+
+    async def ask(self, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        status, _, answer = await self.service.handle(method, path, query, headers, data)
+        return status, None if answer is None else json.loads(answer)
+
+    async def start(self, name: str, given: Any = None, instance: str = "one") -> str:
+        # The SDK's client sends the input as JSON that holds JSON.
+        status, answer = await self.ask("POST", f"orchestrators/{name}/{instance}", json.dumps(given))
+        assert status == 202, answer
+        return str(answer["id"])
+
+    async def status(self, instance: str = "one", **query: str) -> Any:
+        return (await self.ask("GET", f"instances/{instance}", **query))[1]
+
+    async def until(self, condition: Callable[[Any], bool], instance: str = "one") -> Any:
+        """Polls the status until the condition holds."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                there = await self.status(instance)
+                if there is not None and condition(there):
+                    return there
+                await asyncio.sleep(0.005)
+
+    async def ended(self, instance: str = "one") -> Any:
+        return await self.until(lambda there: there["runtimeStatus"] in FINISHED, instance)
+
+    async def run(self, name: str, given: Any = None, instance: str = "one") -> Any:
+        await self.start(name, given, instance)
+        return await self.ended(instance)
