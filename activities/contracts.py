@@ -37,7 +37,7 @@ MAX_PAYLOAD_BYTES = 4096
 MAX_SENTENCE_CHARACTERS = 500
 
 
-class _Payload:
+class Payload:
     """Adds `to_dict` and `from_dict` to the flat dataclasses below."""
 
     __slots__ = ()
@@ -55,7 +55,7 @@ class _Payload:
 
 
 @dataclass(frozen=True, slots=True)
-class RetrainRequest(_Payload):
+class RetrainRequest(Payload):
     """Input of the retrain orchestration. `force` trains even when no new partition is usable."""
 
     pipeline: str
@@ -63,7 +63,7 @@ class RetrainRequest(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class RunRef(_Payload):
+class RunRef(Payload):
     """A run of a pipeline: input of most activities. `started` is ISO 8601 UTC."""
 
     pipeline: str
@@ -73,7 +73,7 @@ class RunRef(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Uploads(_Payload):
+class Uploads(Payload):
     """What waits in the ledger. `oldest` and `newest` (ISO 8601 UTC) are when pending rows last changed, or ''."""
 
     pending: int
@@ -84,7 +84,7 @@ class Uploads(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed(_Payload):
+class Claimed(Payload):
     """`new` partitions were claimed; `todo` partitions have to be validated, in `batches` batches."""
 
     new: int
@@ -93,7 +93,7 @@ class Claimed(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRequest(_Payload):
+class BatchRequest(Payload):
     """Input of the fan-out sub-orchestration: activity `activity` over each item of batch `batch`."""
 
     activity: str
@@ -104,7 +104,7 @@ class BatchRequest(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class ItemRef(_Payload):
+class ItemRef(Payload):
     """One item of a batch: input of the fan-out activities."""
 
     pipeline: str
@@ -114,7 +114,7 @@ class ItemRef(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Done(_Payload):
+class Done(Payload):
     """A step has run. `go_on` is false when the run can end early for the reason that `sentence` gives."""
 
     go_on: bool = True
@@ -122,7 +122,7 @@ class Done(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted(_Payload):
+class Fitted(Payload):
     """The feature graph is made; `todo` matrices have to be computed, in `batches` batches."""
 
     go_on: bool
@@ -132,7 +132,7 @@ class Fitted(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged(_Payload):
+class Judged(Payload):
     """The gate's decision."""
 
     promote: bool
@@ -140,7 +140,7 @@ class Judged(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Finish(_Payload):
+class Finish(Payload):
     """Input of settle and abandon. `seconds` has one entry for each of the first steps of STEPS that have run."""
 
     pipeline: str
@@ -152,7 +152,7 @@ class Finish(_Payload):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled(_Payload):
+class Settled(Payload):
     """The run's record is written; `pending` partitions arrived meanwhile."""
 
     pending: int

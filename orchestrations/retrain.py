@@ -21,6 +21,7 @@ from activities.contracts import (
     Finish,
     Fitted,
     Judged,
+    Payload,
     RetrainRequest,
     RunRef,
     Settled,
@@ -75,7 +76,7 @@ class Progress:
 
 def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any] | None]:
     """Waits for quiet, then makes one run; continues as new while partitions keep coming."""
-    request = RetrainRequest.from_dict(context.get_input())
+    request = RetrainRequest.from_dict(context.get_input(dict))
     started: datetime = context.current_utc_datetime
     run = RunRef(
         request.pipeline,
@@ -92,7 +93,7 @@ def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
         settled, outcome = yield from _run(context, run, progress)
     except Exception as exc:
         finish = Finish(run.pipeline, run.run, run.started, "failed", _short(exc), tuple(progress.seconds))
-        yield context.call_activity_with_retry(contracts.ABANDON, RETRY, finish.to_dict())
+        yield from _call(context, contracts.ABANDON, finish)
         raise
     if settled.pending:
         context.continue_as_new(RetrainRequest(request.pipeline).to_dict())
@@ -102,17 +103,18 @@ def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
 
 def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
     """One activity call for each item of a batch, all at once."""
-    batch = BatchRequest.from_dict(context.get_input())
+    batch = BatchRequest.from_dict(context.get_input(dict))
     items = [contracts.ItemRef(batch.pipeline, batch.run, batch.batch, index) for index in range(batch.size)]
-    yield context.task_all([context.call_activity_with_retry(batch.activity, RETRY, item.to_dict()) for item in items])
+    yield context.task_all(
+        [context.call_activity_with_retry(batch.activity, RETRY, item.to_dict(), dict) for item in items]
+    )
     return batch.size
 
 
 def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, bool]:
     """Waits until uploads have been quiet, or the longest wait is over. Whether anything is pending."""
     while True:
-        raw = yield context.call_activity_with_retry(contracts.LOOK, RETRY, request.to_dict())
-        uploads = Uploads.from_dict(raw)
+        uploads = Uploads.from_dict((yield from _call(context, contracts.LOOK, request)))
         if not uploads.pending:
             return False
         until = quiet_until(uploads)
@@ -136,8 +138,8 @@ def _run(
     outcome, sentence = yield from _steps(context, run, claimed, progress)
     progress.enter("settle")
     finish = Finish(run.pipeline, run.run, run.started, outcome, sentence, tuple(progress.seconds))
-    settled = yield context.call_activity_with_retry(contracts.SETTLE, RETRY, finish.to_dict())
-    return Settled.from_dict(settled), {"run": run.run, "outcome": outcome, "sentence": sentence}
+    settled = Settled.from_dict((yield from _call(context, contracts.SETTLE, finish)))
+    return settled, {"run": run.run, "outcome": outcome, "sentence": sentence}
 
 
 def _steps(
@@ -172,8 +174,8 @@ def _steps(
     return ("promoted" if judged.promote else "kept"), judged.sentence
 
 
-def _call(context: DurableOrchestrationContext, activity: str, run: RunRef, retry: RetryOptions = RETRY) -> Step:
-    result: dict[str, Any] = yield context.call_activity_with_retry(activity, retry, run.to_dict())
+def _call(context: DurableOrchestrationContext, activity: str, payload: Payload, retry: RetryOptions = RETRY) -> Step:
+    result: dict[str, Any] = yield context.call_activity_with_retry(activity, retry, payload.to_dict(), dict)
     return result
 
 
@@ -191,7 +193,9 @@ def _wave(
     progress.enter(step, total=todo)
     sizes = [min(contracts.BATCH_SIZE, todo - number * contracts.BATCH_SIZE) for number in range(batches)]
     open_tasks = [
-        context.call_sub_orchestrator(FAN_OUT, BatchRequest(activity, run.pipeline, run.run, number, size).to_dict())
+        context.call_sub_orchestrator(
+            FAN_OUT, BatchRequest(activity, run.pipeline, run.run, number, size).to_dict(), expected_type=int
+        )
         for number, size in enumerate(sizes)
     ]
     done = 0
