@@ -34,6 +34,7 @@ class MlflowRegistry:
     def __init__(self, tracking_uri: str) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", HTTP_TIMEOUT_SECONDS)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", HTTP_RETRIES)
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow.tracking import MlflowClient
 
         self._uri = tracking_uri
@@ -54,6 +55,7 @@ class MlflowRegistry:
                 run_id=run.info.run_id,
                 tags={RUN_KEY: submission.run, **submission.tags},
                 description=submission.description,
+                await_creation_for=0,
             )
             self._client.set_terminated(run.info.run_id, "FINISHED")
             return int(version.version)

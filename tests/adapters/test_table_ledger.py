@@ -1,0 +1,80 @@
+"""The ledger in real tables: what the rules say, under concurrent writers."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from adapters.ledger import Ledger, LedgerError, Settlement, Sighting
+from adapters.settings import read_settings
+from adapters.table_ledger import TableLedger
+from devhost.ports import free_port
+from tests.fakes.ledger import MemoryLedger
+
+NOW = "2026-01-01T00:00:00+00:00"
+
+
+@pytest.fixture(params=[pytest.param("table", marks=pytest.mark.integration), "memory"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    if request.param == "memory":
+        return MemoryLedger()
+    connection = request.getfixturevalue("storage")
+    return TableLedger.from_settings(read_settings({"AzureWebJobsStorage": connection}))
+
+
+@pytest.fixture
+def pipeline() -> str:
+    return f"p-{uuid.uuid4().hex[:12]}"
+
+
+def test_a_partition_goes_from_upload_to_included(ledger: Ledger, pipeline: str) -> None:
+    path = f"{pipeline}/it's a/b#é?.csv"
+    assert list(ledger.rows(pipeline)) == []
+    assert ledger.see(pipeline, Sighting(path, "e1", 3_000_000_000, "5"), now=NOW)
+    assert not ledger.see(pipeline, Sighting(path, "e1", 3_000_000_000, "5"), now=NOW)
+    (row,) = ledger.rows(pipeline, ("pending",))
+    assert (row.path, row.size, row.state, row.changed) == (path, 3_000_000_000, "pending", NOW)
+    claimed = ledger.claim(replace(row, etag="e2", size=4), run="r1", now=NOW)
+    assert claimed is not None
+    assert (claimed.etag, claimed.run, claimed.state) == ("e2", "r1", "claimed")
+    assert ledger.claim(row, run="r2", now=NOW) is None
+    assert not ledger.settle(pipeline, Settlement(path, "e1", "included"), run="r1", now=NOW)
+    assert ledger.settle(pipeline, Settlement(path, "e2", "included"), run="r1", now=NOW)
+    (row,) = ledger.rows(pipeline)
+    assert row.state == "included"
+    assert ledger.forget(pipeline, path, sequencer="", now=NOW)
+    assert [row.state for row in ledger.rows(pipeline)] == ["removed"]
+
+
+def test_a_claim_is_given_back(ledger: Ledger, pipeline: str) -> None:
+    path = f"{pipeline}/a.csv"
+    ledger.see(pipeline, Sighting(path, "e1", 1), now=NOW)
+    (row,) = ledger.rows(pipeline)
+    ledger.claim(row, run="r1", now=NOW)
+    assert not ledger.release(pipeline, path, run="another", reason="boom", now=NOW)
+    assert ledger.release(pipeline, path, run="r1", reason="boom", now=NOW)
+    (row,) = ledger.rows(pipeline, ("pending", "failed"))
+    assert (row.state, row.attempts, row.reason) == ("pending", 1, "boom")
+
+
+def test_a_ledger_that_is_away_says_so(pipeline: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/devstoreaccount1"
+    settings = read_settings({"AzureWebJobsStorage": f"AccountName=a;AccountKey=YQ==;TableEndpoint={nowhere};"})
+    with pytest.raises(LedgerError, match="ledger"):
+        list(TableLedger.from_settings(settings).rows(pipeline))
+
+
+@pytest.mark.integration
+def test_of_many_who_claim_at_once_one_wins(storage: str, pipeline: str) -> None:
+    ledger = TableLedger.from_settings(read_settings({"AzureWebJobsStorage": storage}))
+    ledger.see(pipeline, Sighting(f"{pipeline}/a.csv", "e1", 1), now=NOW)
+    (row,) = ledger.rows(pipeline)
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda n: ledger.claim(row, run=f"r{n}", now=NOW), range(8)))
+    winners = [claim for claim in claims if claim is not None]
+    assert len(winners) == 1
+    (row,) = ledger.rows(pipeline)
+    assert row.run == winners[0].run
