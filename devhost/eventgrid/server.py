@@ -18,7 +18,8 @@ from aiohttp import web
 from devhost.eventgrid.delivery import BackOff, Courier
 from devhost.eventgrid.errors import BadEvents
 from devhost.eventgrid.events import event_type, published_events, subject
-from devhost.eventgrid.storage import StorageSource, azurite_heads
+from devhost.eventgrid.heads import azurite_heads
+from devhost.eventgrid.storage import StorageSource
 from devhost.eventgrid.store import Store
 from devhost.eventgrid.subscriptions import Subscription, check_names
 from devhost.ports import LOOPBACK

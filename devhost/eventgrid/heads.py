@@ -1,0 +1,45 @@
+"""HEAD requests to Azurite with azure-storage-blob, for what its access log does not tell."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.storage.blob.aio import BlobServiceClient
+
+from devhost.eventgrid.errors import EventGridError
+from devhost.eventgrid.events import BlobProperties
+from devhost.eventgrid.storage import BlobHeads, StorageAway
+
+
+@contextlib.asynccontextmanager
+async def azurite_heads(connection_string: str) -> AsyncIterator[BlobHeads]:
+    """HEAD requests with azure-storage-blob. Raises EventGridError for a connection string that it does not take."""
+    try:
+        service = BlobServiceClient.from_connection_string(connection_string, retry_total=0)
+    except ValueError as error:
+        raise EventGridError(f"The storage connection string is not valid: {error}.") from error
+    async with service:
+        yield _AzuriteHeads(service)
+
+
+class _AzuriteHeads:
+    def __init__(self, service: BlobServiceClient) -> None:
+        self._service = service
+        self.account = str(service.account_name)
+        self.endpoint = service.url.rstrip("/")
+
+    async def head(self, *, container: str, name: str) -> BlobProperties | None:
+        try:
+            blob = await self._service.get_blob_client(container, name).get_blob_properties()
+        except ResourceNotFoundError:
+            return None
+        except AzureError as error:
+            raise StorageAway(f"Storage did not say what {container}/{name} is: {type(error).__name__}.") from error
+        return BlobProperties(
+            etag=str(blob.etag).strip('"'),
+            content_type=str(blob.content_settings.content_type or "application/octet-stream"),
+            length=int(blob.size),
+            blob_type=str(blob.blob_type.value),
+        )
