@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from devhost.supervisor import Display, LineDisplay
+from devhost.display import Display, LineDisplay
 
 NAME_WIDTH = 12
 URL_WIDTH = 26
@@ -34,6 +34,10 @@ class TerminalDisplay:
     def failed(self, name: str) -> None:
         """The part's line; nothing is awaited any more."""
         self._console.print(f"[red]✗[/] {name}", highlight=False)
+        self.close()
+
+    def close(self) -> None:
+        """Takes the moving line away, which also gives the terminal its cursor back."""
         self._waiting.clear()
         self._refresh()
 

@@ -31,9 +31,10 @@ from azure.storage.blob import BlobServiceClient
 from rich.console import Console
 
 from devhost.azurite import AzuritePorts, azurite_part
+from devhost.display import Display, SilentDisplay
 from devhost.errors import DevhostError
 from devhost.ports import PortWish, choose_ports
-from devhost.supervisor import Display, Part, SilentDisplay, Supervisor
+from devhost.supervisor import Part, Supervisor
 from local.display import display_for
 from local.parts import CONTAINERS, HOST, REPOSITORY, Places, event_grid_part, host_part, mlflow_part
 

@@ -12,6 +12,9 @@ from devhost.eventgrid.errors import EventGridError
 from devhost.eventgrid.events import BlobProperties
 from devhost.eventgrid.storage import BlobHeads, StorageAway
 
+MAX_REASON = 300
+"""Longest piece of a library's error that is repeated."""
+
 
 @contextlib.asynccontextmanager
 async def azurite_heads(connection_string: str) -> AsyncIterator[BlobHeads]:
@@ -22,6 +25,11 @@ async def azurite_heads(connection_string: str) -> AsyncIterator[BlobHeads]:
         raise EventGridError(f"The storage connection string is not valid: {error}.") from error
     async with service:
         yield _AzuriteHeads(service)
+
+
+def _first_line(error: AzureError) -> str:
+    """Enough to tell a wrong key, an unsupported version or a closed port apart."""
+    return f"{type(error).__name__}: {error.message.partition('\n')[0].rstrip('.')}"[:MAX_REASON]
 
 
 class _AzuriteHeads:
@@ -36,7 +44,7 @@ class _AzuriteHeads:
         except ResourceNotFoundError:
             return None
         except AzureError as error:
-            raise StorageAway(f"Storage did not say what {container}/{name} is: {type(error).__name__}.") from error
+            raise StorageAway(f"Storage did not say what {container}/{name} is: {_first_line(error)}.") from error
         return BlobProperties(
             etag=str(blob.etag).strip('"'),
             content_type=str(blob.content_settings.content_type or "application/octet-stream"),

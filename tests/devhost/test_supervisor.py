@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from devhost.display import LineDisplay
 from devhost.errors import DevhostError
 from devhost.ports import PortTaken, PortWish, choose_ports, free_port, is_free
 from devhost.probes import http_probe, port_probe
-from devhost.supervisor import LineDisplay, Part, PartFailed, PartUnknown, Supervisor
+from devhost.supervisor import Part, PartFailed, PartUnknown, Supervisor
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -14,10 +14,11 @@ from azure.storage.blob import BlobServiceClient
 from rich.console import Console
 
 from devhost.azurite import AzuritePorts
+from devhost.display import LineDisplay
 from devhost.errors import DevhostError
 from devhost.ports import PortTaken, free_port
 from devhost.probes import http_probe
-from devhost.supervisor import LineDisplay, Part, PartFailed
+from devhost.supervisor import Part, PartFailed
 from local import stack as stack_module
 from local.__main__ import main
 from local.display import TerminalDisplay, display_for
@@ -169,11 +170,14 @@ def test_the_display_suits_where_the_output_goes(capsys: pytest.CaptureFixture[s
     display.starting("MLflow")
     display.ready("Azurite", "http://127.0.0.1:10000", 0.93)
     display.failed("MLflow")
+    display.starting("Functions")
+    display.close()  # as when Ctrl-C comes while it waits
     shown = capsys.readouterr().out
     assert "✓ Azurite" in shown
     assert "http://127.0.0.1:10000" in shown
     assert "0.9 s" in shown
     assert "✗ MLflow" in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is visible again
 
 
 def test_help_names_every_port_option() -> None:
