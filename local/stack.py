@@ -133,7 +133,8 @@ class LocalStack:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(url, timeout=STATUS_SECONDS) as answer:
-                return [int(pid) for pid in json.load(answer)["workers"]]
+                workers = json.load(answer)["workers"]
+                return [int(worker["pid"] if isinstance(worker, dict) else worker) for worker in workers]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             raise HostSilent(url, error) from error
 
