@@ -10,7 +10,7 @@ from azure.storage.blob import BlobBlock, BlobServiceClient
 from devhost.azurite import AzuriteMissing, AzuritePorts, azurite_part
 from devhost.eventgrid.server import Configuration, running
 from devhost.eventgrid.subscriptions import Subscription
-from devhost.ports import free_port
+from devhost.ports import free_port, free_ports
 from devhost.supervisor import Supervisor
 from tests.devhost.webhook import Webhook, eventually
 
@@ -20,7 +20,7 @@ TRAINING = "/blobServices/default/containers/training/"
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AzuritePorts, Path]]:
     folder = tmp_path_factory.mktemp("azurite")
-    ports = AzuritePorts(free_port(), free_port(), free_port())
+    ports = AzuritePorts(*free_ports(3))
     with Supervisor(folder / "logs") as supervisor:
         supervisor.start(azurite_part(folder / "data", ports))
         yield ports, supervisor.log("Azurite")

@@ -16,7 +16,7 @@ from rich.console import Console
 from devhost.azurite import AzuritePorts
 from devhost.display import LineDisplay
 from devhost.errors import DevhostError
-from devhost.ports import PortTaken, free_port
+from devhost.ports import PortTaken, free_ports
 from devhost.probes import http_probe
 from devhost.supervisor import Part, PartFailed
 from local import stack as stack_module
@@ -29,8 +29,8 @@ from tests.devhost.test_supervisor import alive, wait_until
 FAKE_HOST = Path(__file__).with_name("fake_host.py")
 
 
-def free_ports() -> Ports:
-    return Ports(*(free_port() for _ in range(6)))
+def new_ports() -> Ports:
+    return Ports(*free_ports(6))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_secrets_are_not_on_command_lines(places: Places) -> None:
 
 def test_ports_are_remembered_replaced_when_taken_and_insisted_on(tmp_path: Path) -> None:
     said: list[str] = []
-    wanted = free_ports()
+    wanted = new_ports()
     places = stack_module._places(tmp_path, wanted, said.append)
     assert (places.app, places.azurite.table) == (wanted.app, wanted.table)
     assert said == []
@@ -101,7 +101,7 @@ def test_a_failing_host_takes_the_rest_down_and_is_named(
 
     monkeypatch.setattr(stack_module, "mlflow_part", fast_mlflow)
     monkeypatch.setattr(stack_module, "host_part", broken)
-    ports = free_ports()
+    ports = new_ports()
     arguments = ["up", "--data", str(tmp_path), "--port", str(ports.app), "--blob-port", str(ports.blob)]
     assert main(arguments) == 1
     shown = capsys.readouterr().out
@@ -122,7 +122,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalSta
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stack_module, "host_part", host)
-        with start_stack(folder, ports=free_ports(), quiet=True) as stack:
+        with start_stack(folder, ports=new_ports(), quiet=True) as stack:
             yield stack, record
 
 
