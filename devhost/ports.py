@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from devhost.errors import DevhostError
 
 LOOPBACK = "127.0.0.1"
+REPLACEMENTS = range(20_000, 32_000)
+"""Ports that no system gives to outgoing connections, so that none of those takes one between choice and use."""
+TRIES = 1_000
 PROBE_SECONDS = 0.5
 """Longest wait for a port to answer; loopback answers or refuses at once, unless its listener hangs."""
 
@@ -24,6 +28,16 @@ class PortTaken(DevhostError):
         )
         self.port = port
         self.asked_by = asked_by
+
+
+class NoPortFree(DevhostError):
+    """Hardly any port of the range for replacements is free."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"No free port was found between {REPLACEMENTS.start} and {REPLACEMENTS.stop - 1}. "
+            "Something on this machine holds nearly all of them."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +77,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago. Another process may take it before you do."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago. Another process may take it before you do, but none will by chance."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports, as `free_port` gives them."""
+    with contextlib.ExitStack() as held:
+        return [int(held.enter_context(_any_bound()).getsockname()[1]) for _ in range(count)]
 
 
 def choose_ports(wishes: Mapping[str, PortWish]) -> dict[str, PortChoice]:
@@ -81,14 +99,16 @@ def choose_ports(wishes: Mapping[str, PortWish]) -> dict[str, PortChoice]:
             bound = _bound(wish.port) if not taken_here and is_free(wish.port) else None
             if bound is None and wish.firm:
                 raise PortTaken(wish.port, wish.asked_by)
-            port_socket = held.enter_context(bound if bound is not None else _any_bound(avoid=wishes.values()))
+            port_socket = held.enter_context(bound if bound is not None else _any_bound(wishes.values()))
             choices[key] = PortChoice(wish, int(port_socket.getsockname()[1]))
     return {key: choices[key] for key in wishes}
 
 
-def _bound(port: int) -> socket.socket | None:
+def _bound(port: int, *, alone: bool = False) -> socket.socket | None:
+    """A socket bound to the port. Not `alone`, it shares with sockets in TIME_WAIT, as a server does, and with ours."""
     candidate = socket.socket()
-    candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free for a server
+    if not alone:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         candidate.bind((LOOPBACK, port))
     except OSError:
@@ -97,11 +117,10 @@ def _bound(port: int) -> socket.socket | None:
     return candidate
 
 
-def _any_bound(*, avoid: Iterable[PortWish]) -> socket.socket:
+def _any_bound(avoid: Iterable[PortWish] = ()) -> socket.socket:
     wanted = {wish.port for wish in avoid}
-    while True:
-        candidate = socket.socket()
-        candidate.bind((LOOPBACK, 0))
-        if candidate.getsockname()[1] not in wanted:
-            return candidate
-        candidate.close()
+    for _ in range(TRIES):
+        port = secrets.choice(REPLACEMENTS)
+        if port not in wanted and is_free(port) and (bound := _bound(port, alone=True)) is not None:
+            return bound
+    raise NoPortFree

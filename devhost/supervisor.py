@@ -23,8 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from devhost.display import Display, SilentDisplay
 from devhost.errors import DevhostError
 from devhost.probes import Probe
 
@@ -75,50 +76,6 @@ class Part:
     log_name: str = ""
 
 
-class Display(Protocol):
-    """Told what the supervisor does; shows it, or not."""
-
-    def starting(self, name: str) -> None:
-        """The part's process is about to be started."""
-        ...
-
-    def ready(self, name: str, url: str, seconds: float) -> None:
-        """The part answered its probe, `seconds` after its start."""
-        ...
-
-    def failed(self, name: str) -> None:
-        """The part did not come up; the error that follows says why."""
-        ...
-
-
-class SilentDisplay:
-    """Shows nothing."""
-
-    def starting(self, name: str) -> None:
-        """Nothing."""
-
-    def ready(self, name: str, url: str, seconds: float) -> None:
-        """Nothing."""
-
-    def failed(self, name: str) -> None:
-        """Nothing."""
-
-
-class LineDisplay:
-    """One line for each part, when it is ready: for logs, pipes and other places that are no terminal."""
-
-    def starting(self, name: str) -> None:
-        """Nothing: the line comes when its outcome is known."""
-
-    def ready(self, name: str, url: str, seconds: float) -> None:
-        """Name, URL, seconds."""
-        print(f"{name:<12} {url:<28} ready in {seconds:.1f} s", flush=True)
-
-    def failed(self, name: str) -> None:
-        """Name and the bare fact."""
-        print(f"{name:<12} failed", flush=True)
-
-
 @dataclass(slots=True)
 class _Running:
     """A started part: its tether, our end of the socket to it, and where in the log this start begins."""
@@ -152,6 +109,7 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._display.close()
         with self._signals:
             self.stop()
 

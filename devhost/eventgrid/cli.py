@@ -133,13 +133,7 @@ def main(argv: Sequence[str]) -> int:
     except BadSubscription as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
-    except DevhostError as error:
+    except (DevhostError, OSError) as error:  # OSError: the state folder cannot be written
         print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"Cannot listen on port {arguments.port}: {error.strerror or error}. Choose another with --port.",
-            file=sys.stderr,
-        )
         return 1
     return 0

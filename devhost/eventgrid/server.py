@@ -18,10 +18,11 @@ from aiohttp import web
 from devhost.eventgrid.delivery import BackOff, Courier
 from devhost.eventgrid.errors import BadEvents
 from devhost.eventgrid.events import event_type, published_events, subject
-from devhost.eventgrid.storage import StorageSource, azurite_heads
+from devhost.eventgrid.heads import azurite_heads
+from devhost.eventgrid.storage import StorageSource
 from devhost.eventgrid.store import Store
 from devhost.eventgrid.subscriptions import Subscription, check_names
-from devhost.ports import LOOPBACK
+from devhost.ports import LOOPBACK, PortTaken
 
 MAX_REQUEST_BYTES = 2**20
 """Azure's limit for one publishing request."""
@@ -111,7 +112,7 @@ def _refused(status: HTTPStatus, message: str) -> web.Response:
 
 @contextlib.asynccontextmanager
 async def running(configuration: Configuration) -> AsyncIterator[int]:
-    """The local Event Grid, up until the block ends; yields its port. Raises EventGridError, OSError (the port)."""
+    """The local Event Grid, up until the block ends; yields its port. Raises EventGridError, PortTaken."""
     check_names(configuration.subscriptions)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store(configuration.state)))
@@ -139,6 +140,8 @@ async def _storage_source(
 ) -> StorageSource | None:
     if configuration.azurite_log is None:
         return None
+    there = "" if configuration.azurite_log.exists() else " (not there yet)"
+    print(f"Following {configuration.azurite_log}{there}", flush=True)
     heads = await stack.enter_async_context(azurite_heads(configuration.connection_string))
     return StorageSource(
         log=configuration.azurite_log,
@@ -154,7 +157,10 @@ async def _listen(application: web.Application, port: int, stack: contextlib.Asy
     runner = web.AppRunner(application, access_log=None, handle_signals=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, LOOPBACK, port).start()
+    try:
+        await web.TCPSite(runner, LOOPBACK, port).start()
+    except OSError as error:
+        raise PortTaken(port, "asked for by the local Event Grid, --port") from error
     return int(runner.addresses[0][1])
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from devhost.eventgrid.access_log import BLOB_CREATED, BlobWrite, LogFollower, Position, parse_line
 from devhost.eventgrid.errors import EventGridError
 from devhost.eventgrid.events import BlobProperties, Event, blob_event
 from devhost.eventgrid.store import Store
 from devhost.eventgrid.subscriptions import STORAGE, Subscription
-
-if TYPE_CHECKING:
-    from azure.storage.blob.aio import BlobServiceClient
 
 POLL_SECONDS = 0.03
 """How often the log is looked at: well below what a user notices, and a stat call costs microseconds."""
@@ -116,39 +112,3 @@ class StorageSource:
                 print(f"{write.subject} was deleted before its event could be made.", flush=True)
                 return None
         return blob_event(write, properties=properties, endpoint=self._heads.endpoint, sequence=sequence)
-
-
-@contextlib.asynccontextmanager
-async def azurite_heads(connection_string: str) -> AsyncIterator[BlobHeads]:
-    """HEAD requests with azure-storage-blob. Raises EventGridError for a connection string that it does not take."""
-    from azure.storage.blob.aio import BlobServiceClient
-
-    try:
-        service = BlobServiceClient.from_connection_string(connection_string, retry_total=0)
-    except ValueError as error:
-        raise EventGridError(f"The storage connection string is not valid: {error}.") from error
-    async with service:
-        yield _AzuriteHeads(service)
-
-
-class _AzuriteHeads:
-    def __init__(self, service: BlobServiceClient) -> None:
-        self._service = service
-        self.account = str(service.account_name)
-        self.endpoint = service.url.rstrip("/")
-
-    async def head(self, *, container: str, name: str) -> BlobProperties | None:
-        from azure.core.exceptions import AzureError, ResourceNotFoundError
-
-        try:
-            blob = await self._service.get_blob_client(container, name).get_blob_properties()
-        except ResourceNotFoundError:
-            return None
-        except AzureError as error:
-            raise StorageAway(f"Storage did not say what {container}/{name} is: {type(error).__name__}.") from error
-        return BlobProperties(
-            etag=str(blob.etag).strip('"'),
-            content_type=str(blob.content_settings.content_type or "application/octet-stream"),
-            length=int(blob.size),
-            blob_type=str(blob.blob_type.value),
-        )

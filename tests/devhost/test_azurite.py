@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from azure.storage.blob import BlobBlock, BlobServiceClient
 from devhost.azurite import AzuriteMissing, AzuritePorts, azurite_part
 from devhost.eventgrid.server import Configuration, running
 from devhost.eventgrid.subscriptions import Subscription
-from devhost.ports import free_port
+from devhost.ports import free_port, free_ports
 from devhost.supervisor import Supervisor
 from tests.devhost.webhook import Webhook, eventually
 
@@ -19,7 +20,7 @@ TRAINING = "/blobServices/default/containers/training/"
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AzuritePorts, Path]]:
     folder = tmp_path_factory.mktemp("azurite")
-    ports = AzuritePorts(free_port(), free_port(), free_port())
+    ports = AzuritePorts(*free_ports(3))
     with Supervisor(folder / "logs") as supervisor:
         supervisor.start(azurite_part(folder / "data", ports))
         yield ports, supervisor.log("Azurite")
@@ -93,3 +94,50 @@ async def test_a_burst_is_seen_completely(azurite: tuple[AzuritePorts, Path], tm
                 container.upload_blob(f"{number}.csv", b"x")
             await eventually(lambda: len(hook.events) >= 100)
     assert len({event["subject"] for event in hook.events}) == 100
+
+
+@pytest.mark.integration
+async def test_while_storage_does_not_answer_the_place_in_the_log_stays(
+    azurite: tuple[AzuritePorts, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ports, log = azurite
+    monkeypatch.setattr("devhost.eventgrid.storage.AWAY_SECONDS", 0.05)
+    hook = Webhook()
+    subscription = Subscription("late", hook.url, begins_with="/blobServices/default/containers/late/")
+    wrong = AzuritePorts(free_port(), ports.queue, ports.table).connection_string
+    configuration = Configuration(tmp_path, 0, (subscription,), azurite_log=log, connection_string=wrong)
+    with BlobServiceClient.from_connection_string(ports.connection_string) as service:
+        service.create_container("late").upload_blob("a.csv", b"x")
+    said = ""
+
+    def complained() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "Storage did not say what late/a.csv is: ServiceRequestError" in said
+
+    async with hook.listening():
+        async with running(configuration):
+            await eventually(complained)
+        assert hook.events == []
+        async with running(replace(configuration, connection_string=ports.connection_string)):
+            await eventually(lambda: len(hook.events) == 1)
+
+
+@pytest.mark.integration
+async def test_a_blob_that_is_gone_already_raises_only_its_deletion(
+    azurite: tuple[AzuritePorts, Path], tmp_path: Path
+) -> None:
+    ports, log = azurite
+    hook = Webhook()
+    subscription = Subscription("gone", hook.url, begins_with="/blobServices/default/containers/gone/")
+    with BlobServiceClient.from_connection_string(ports.connection_string) as service:
+        service.create_container("gone").upload_blob("a.csv", b"x").delete_blob()
+    configuration = Configuration(
+        tmp_path, 0, (subscription,), azurite_log=log, connection_string=ports.connection_string
+    )
+    async with hook.listening(), running(configuration):
+        await eventually(lambda: hook.events)
+    assert [event["data"]["api"] for event in hook.events] == ["DeleteBlob"]

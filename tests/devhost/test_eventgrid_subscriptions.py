@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_the_command_line_aims_at_a_function_of_a_host_on_7071(monkeypatch: pyte
     endpoint = "http://127.0.0.1:7071/runtime/webhooks/EventGrid?functionName=on_upload"
     assert result.subscriptions == (Subscription("on_upload", endpoint, event_types=("T",), begins_with="/x/"),)
     assert "BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;" in result.connection_string
+
+
+def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert main(["--port", str(port), "--state", str(tmp_path)]) == 1
+    assert f"Port {port} (asked for by the local Event Grid, --port) is in use" in capsys.readouterr().err
 
 
 def test_blob_events_need_a_log(capsys: pytest.CaptureFixture[str]) -> None:

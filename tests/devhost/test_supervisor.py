@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from devhost.display import LineDisplay
 from devhost.errors import DevhostError
-from devhost.ports import PortTaken, PortWish, choose_ports, free_port, is_free
+from devhost.ports import NoPortFree, PortTaken, PortWish, choose_ports, free_port, free_ports, is_free
 from devhost.probes import http_probe, port_probe
-from devhost.supervisor import LineDisplay, Part, PartFailed, PartUnknown, Supervisor
+from devhost.supervisor import Part, PartFailed, PartUnknown, Supervisor
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -253,6 +254,16 @@ def test_ports_fall_back_unless_somebody_insists() -> None:
             choose_ports({"app": PortWish("--port, the app", taken, firm=True)})
         assert isinstance(failure.value, DevhostError)
         assert (failure.value.port, failure.value.asked_by) == (taken, "--port, the app")
+
+
+def test_when_nothing_is_free_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devhost.ports.is_free", lambda port: False)
+    with pytest.raises(NoPortFree, match="between 20000 and 31999"):
+        free_port()
+
+
+def test_free_ports_are_all_different() -> None:
+    assert len(set(free_ports(200))) == 200
 
 
 def test_chosen_ports_differ_and_a_firm_wish_wins() -> None:
