@@ -1,0 +1,328 @@
+"""The worker processes: starts them, gives each invocation to the least busy one, replaces those that die.
+
+A worker is *starting* until it has loaded the app, *indexed* until the app's warmup functions have run in it, *ready*
+while it takes work, and *stopping* once it shall take no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from devhost import wire
+from devhost.errors import IndexingFailed, WorkerDied
+from devhost.protocol import FunctionInfo, Invocation, Outcome
+
+type WorkerState = Literal["starting", "indexed", "ready", "stopping"]
+
+MOST_DISPATCHES = 5
+"""Workers that one invocation may lose before it counts as the cause."""
+WAIT_FOR_WORKER_SECONDS = 30.0
+"""Longest wait for a ready worker. Work that may run again waits for as long as it takes."""
+STABLE_SECONDS = 10.0
+"""A worker that lived this long did not die of starting: the next one starts without delay."""
+FIRST_DELAY_SECONDS = 0.25
+LONGEST_DELAY_SECONDS = 10.0
+STOP_SECONDS = 1.5
+"""How long a worker may take to end by itself before it is killed."""
+
+_log = logging.getLogger("devhost.pool")
+_function_log = logging.getLogger("devhost.function")
+
+
+def restart_delay(failures: int) -> float:
+    """Seconds to wait before the next start, after `failures` short lives in a row: none after the first."""
+    return 0.0 if failures <= 1 else float(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(failures - 2, 20)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An invocation that a worker has been given. `name` is its function's."""
+
+    name: str
+    future: asyncio.Future[Outcome]
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A worker process as the pool sees it. `loaded` ends with the functions, or with why there are none."""
+
+    process: asyncio.subprocess.Process
+    loaded: asyncio.Future[tuple[FunctionInfo, ...]]
+    connection: wire.Connection = field(init=False)
+    state: WorkerState = "starting"
+    last_turn: int = 0
+    timed_out: bool = False
+    pending: dict[str, _Pending] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+
+
+class WorkerPool:
+    """Keeps `count` workers of one app running. An Invoker."""
+
+    def __init__(
+        self,
+        *,
+        app_dir: Path,
+        count: int,
+        environment: Mapping[str, str],
+        function_timeout: float | None = None,
+    ) -> None:
+        """`environment` is a worker's whole environment; `function_timeout` is in seconds, None for no limit."""
+        self._app_dir = app_dir
+        self._count = count
+        self._environment = dict(environment)
+        self._function_timeout = function_timeout
+        self._workers: dict[int, _Worker] = {}
+        self._functions: dict[str, FunctionInfo] = {}
+        self._warmups: Sequence[Invocation] = ()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._opened = asyncio.Event()
+        self._turns = itertools.count(1)
+        self._started = False
+        self._stopping = False
+
+    @property
+    def workers(self) -> list[tuple[int, WorkerState]]:
+        """Process id and state of each worker that there is now."""
+        return [(worker.pid, worker.state) for _, worker in sorted(self._workers.items())]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker takes work."""
+        states = [state for _, state in self.workers]
+        return len(states) == self._count and set(states) == {"ready"}
+
+    async def start(self) -> tuple[FunctionInfo, ...]:
+        """Starts the workers and returns the app's functions. Raises IndexingFailed. They take work after `open`."""
+        first = [await self._spawn(slot) for slot in range(self._count)]
+        for slot, worker in enumerate(first):
+            self._begin(self._keep(slot, worker))
+        functions, *_ = await asyncio.gather(*(worker.loaded for worker in first))
+        self._functions = {function.id: function for function in functions}
+        self._started = True
+        return functions
+
+    async def open(self, warmups: Sequence[Invocation] = ()) -> None:
+        """Lets the workers take work, after `warmups` have run in each, now and after every restart."""
+        self._warmups = warmups
+        self._opened.set()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.ready)
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Runs it on the least busy worker. When the worker dies, on another one if `redispatch`, else not ok.
+
+        While the pool stops, work that may run again stays unanswered: it belongs to the next host, and a failure
+        reported now would be the last word on it.
+        """
+        reason = ""
+        for _ in range(MOST_DISPATCHES):
+            worker = await self._pick(patient=invocation.redispatch)
+            if worker is None:
+                return Outcome(ok=False, error=f"NoWorker: no worker was ready in {WAIT_FOR_WORKER_SECONDS:.0f} s")
+            try:
+                return await self._run(worker, invocation)
+            except WorkerDied as died:
+                reason = str(died)
+                if not invocation.redispatch:
+                    break
+                if self._stopping:
+                    await asyncio.get_running_loop().create_future()
+                _log.warning("%s runs again, because %s", self._name(invocation.function_id), reason)
+        return Outcome(ok=False, error=f"{WorkerDied.__name__}: {reason}")
+
+    async def stop(self) -> None:
+        """Ends every worker: says stop, and kills those that have not ended after a moment."""
+        self._stopping = True
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.state = "stopping"
+            worker.connection.send((wire.STOP,))
+        ends = [asyncio.create_task(worker.process.wait()) for worker in workers]
+        if ends:
+            await asyncio.wait(ends, timeout=STOP_SECONDS)
+        for worker in workers:
+            worker.kill()
+        await asyncio.gather(*ends)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in workers:
+            self._bury(worker, worker.process.returncode or 0)
+
+    async def _run(self, worker: _Worker, invocation: Invocation) -> Outcome:
+        """Runs it in this worker. Raises WorkerDied. A function that takes too long takes its worker with it."""
+        invocation_id = str(uuid.uuid4())
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        name = self._name(invocation.function_id)
+        worker.last_turn = next(self._turns)
+        worker.pending[invocation_id] = _Pending(name, future)
+        try:
+            worker.connection.send(wire.invoke_frame(invocation_id, invocation))
+            async with asyncio.timeout(self._function_timeout):
+                outcome = await future
+        except TimeoutError:
+            worker.timed_out = True
+            worker.state = "stopping"
+            worker.kill()  # its thread cannot be stopped any other way
+            error = f"FunctionTimeoutException: timeout of {self._function_timeout:g} s exceeded by function {name}"
+            outcome = Outcome(ok=False, error=error)
+        finally:
+            del worker.pending[invocation_id]
+        if not outcome.ok:
+            _function_log.error("[%s %s] %s", name, invocation_id, outcome.traceback.rstrip() or outcome.error)
+        return outcome
+
+    async def _pick(self, *, patient: bool) -> _Worker | None:
+        """The ready worker with the least work, in turn among equals. None when there is none for too long."""
+        worker = self._least_busy()
+        if worker is None:
+            try:
+                async with asyncio.timeout(None if patient else WAIT_FOR_WORKER_SECONDS), self._changed:
+                    await self._changed.wait_for(lambda: self._least_busy() is not None)
+            except TimeoutError:
+                return None
+            worker = self._least_busy()
+        return worker
+
+    def _least_busy(self) -> _Worker | None:
+        ready = (worker for worker in self._workers.values() if worker.state == "ready")
+        return min(ready, key=lambda worker: (len(worker.pending), worker.last_turn), default=None)
+
+    async def _keep(self, slot: int, first: _Worker) -> None:
+        """Keeps a worker running in this slot, whatever happens to it. A first one that does not load ends it."""
+        loop = asyncio.get_running_loop()
+        worker: _Worker | None = first
+        failures = 0
+        while True:
+            started = loop.time()
+            if worker is not None:
+                await self._live(worker)
+            if self._stopping or not self._started:
+                return
+            failures = 1 if loop.time() - started >= STABLE_SECONDS else failures + 1
+            await asyncio.sleep(restart_delay(failures))
+            try:
+                worker = await self._spawn(slot)
+            except OSError as error:  # no memory or no descriptors: later there may be
+                _log.error("cannot start a worker: %s", error)
+                worker = None
+
+    async def _live(self, worker: _Worker) -> None:
+        """From a worker's start to its end."""
+        preparing = self._begin(self._prepare(worker))
+        status = await worker.process.wait()
+        preparing.cancel()
+        self._bury(worker, status)
+        if self._started and not self._stopping:
+            _log.warning("worker %d %s; starting another", worker.pid, _ending(worker, status))
+
+    async def _prepare(self, worker: _Worker) -> None:
+        """Waits until the worker has loaded the app and the pool is open, warms it up, and makes it ready."""
+        try:
+            await asyncio.shield(worker.loaded)
+        except IndexingFailed as error:
+            if self._started:  # before that, `start` tells the caller
+                _log.error("%s", error)
+            return
+        worker.state = "indexed"
+        await self._opened.wait()
+        try:
+            for warmup in self._warmups:
+                await self._run(worker, warmup)  # one that fails has been logged, and the worker serves all the same
+        except WorkerDied:
+            return
+        if worker.state == "indexed":
+            worker.state = "ready"
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _spawn(self, slot: int) -> _Worker:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "devhost.worker", str(theirs.fileno()), str(self._app_dir)]
+        with contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    cwd=self._app_dir,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+            worker = _Worker(process=process, loaded=loop.create_future())
+            undo.callback(worker.kill)
+            _, worker.connection = await loop.create_unix_connection(
+                lambda: wire.Connection(lambda frame: self._received(worker, frame), worker.kill), sock=ours
+            )
+            undo.pop_all()
+        self._workers[slot] = worker
+        return worker
+
+    def _received(self, worker: _Worker, frame: wire.Frame) -> None:
+        match frame[0]:
+            case wire.OUTCOME:
+                invocation_id, outcome = wire.read_outcome(frame)
+                pending = worker.pending.get(invocation_id)
+                if pending is not None and not pending.future.done():
+                    pending.future.set_result(outcome)
+            case wire.LOG:
+                _, invocation_id, level, logger, message = frame
+                pending = worker.pending.get(invocation_id)
+                origin = f"worker {worker.pid}, {logger}" if pending is None else f"{pending.name} {invocation_id}"
+                _function_log.log(level, "[%s] %s", origin, message)
+            case wire.READY if not worker.loaded.done():
+                worker.loaded.set_result(wire.read_ready(frame))
+            case wire.FAILED if not worker.loaded.done():
+                self._not_loaded(worker, frame[1])
+
+    def _not_loaded(self, worker: _Worker, details: str) -> None:
+        worker.loaded.set_exception(IndexingFailed(self._app_dir, details))
+        worker.loaded.exception()  # marks it as seen: after the first start only the log is told
+
+    def _bury(self, worker: _Worker, status: int) -> None:
+        """Takes no more from a dead worker, and tells those who wait for it."""
+        worker.state = "stopping"
+        died = WorkerDied(worker.pid, _ending(worker, status))
+        if not worker.loaded.done():
+            self._not_loaded(worker, f"{died} before it had loaded the app")
+        for pending in worker.pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(died)
+        worker.connection.close()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _name(self, function_id: str) -> str:
+        function = self._functions.get(function_id)
+        return function_id if function is None else function.name
+
+
+def _ending(worker: _Worker, status: int) -> str:
+    if worker.timed_out:
+        return "was ended because a function ran into its time limit"
+    return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"

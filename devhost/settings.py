@@ -1,0 +1,196 @@
+"""What the app and its surroundings say about hosting it: host.json, local.settings.json and the environment.
+
+The real environment goes over the `Values` of local.settings.json, as under Core Tools, and an environment variable
+such as AzureFunctionsJobHost__functionTimeout goes over the same entry of host.json, as in the cloud.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devhost.errors import SettingMissing, SettingsInvalid
+
+OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
+DEFAULT_ROUTE_PREFIX = "api"
+DEFAULT_HUB = "TestHubName"
+DEFAULT_FUNCTION_TIMEOUT = "00:30:00"
+UNLIMITED = "-1"
+FUNCTIONS_PER_PROCESSOR = 10
+"""The Durable extension's default for concurrent orchestrators, and for activities, on each processor."""
+BODY_LIMIT_SETTING = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
+DEFAULT_BODY_LIMIT = 100 * 2**20
+"""Bytes of the largest request body, unless the setting says otherwise. As in the cloud."""
+
+_REFERENCE = re.compile(r"%([^%]+)%")
+_TIME_SPAN = re.compile(r"(?:(?P<days>\d+)\.)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?")
+_LOG_LEVELS: Mapping[str, str] = {
+    "trace": "DEBUG",
+    "debug": "DEBUG",
+    "information": "INFO",
+    "warning": "WARNING",
+    "error": "ERROR",
+    "critical": "CRITICAL",
+    "none": "CRITICAL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one hosted app. `environment` is what its functions see; it may hold secrets, so repr leaves it out.
+
+    `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count per worker;
+    `log_level` is a level of the logging module; `body_limit` is in bytes.
+    """
+
+    app_dir: Path
+    environment: Mapping[str, str]
+    route_prefix: str
+    function_timeout: float | None
+    log_level: str
+    hub: str
+    max_orchestrators: int
+    max_activities: int
+    body_limit: int
+
+    def __repr__(self) -> str:
+        return f"Settings(app_dir={self.app_dir!r}, route_prefix={self.route_prefix!r}, hub={self.hub!r})"
+
+    def resolve(self, text: str, *, wanted_by: str) -> str:
+        """`text` with every %SETTING% replaced by its value. Raises SettingMissing, which names `wanted_by`."""
+        return resolve(text, self.environment, wanted_by=wanted_by)
+
+    def is_disabled(self, function: str) -> bool:
+        """Whether AzureWebJobs.NAME.Disabled (or with underscores, for shells) takes the function out of service."""
+        names = (f"AzureWebJobs.{function}.Disabled", f"AzureWebJobs_{function}_Disabled")
+        return any(self.environment.get(name, "").strip().lower() in {"true", "1"} for name in names)
+
+
+def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings of the app in `app_dir`. Raises SettingsInvalid and SettingMissing."""
+    host_file = app_dir / "host.json"
+    if not host_file.is_file():
+        raise SettingsInvalid(
+            host_file, "there is no such file, so this is no function app; name its folder with --app"
+        )
+    environment = _environment(app_dir, os.environ if environ is None else environ)
+    host = _overridden(_object(host_file), environment)
+    durable = _section(host_file, host, "extensions", "durableTask")
+    http = _section(host_file, host, "extensions", "http")
+    levels = _section(host_file, host, "logging", "logLevel")
+    each = FUNCTIONS_PER_PROCESSOR * (os.cpu_count() or 1)
+    return Settings(
+        app_dir=app_dir,
+        environment=environment,
+        route_prefix=str(http.get("routePrefix", DEFAULT_ROUTE_PREFIX)).strip("/"),
+        function_timeout=_timeout(host_file, str(host.get("functionTimeout") or DEFAULT_FUNCTION_TIMEOUT)),
+        log_level=_LOG_LEVELS.get(str(levels.get("default", "Information")).lower(), "INFO"),
+        hub=resolve(str(durable.get("hubName") or DEFAULT_HUB), environment, wanted_by="hubName in host.json"),
+        max_orchestrators=_count(host_file, durable, "maxConcurrentOrchestratorFunctions", each),
+        max_activities=_count(host_file, durable, "maxConcurrentActivityFunctions", each),
+        body_limit=_count(host_file, environment, BODY_LIMIT_SETTING, DEFAULT_BODY_LIMIT),
+    )
+
+
+def resolve(text: str, environment: Mapping[str, str], *, wanted_by: str) -> str:
+    """`text` with every %SETTING% replaced by its value. Raises SettingMissing."""
+
+    def value(found: re.Match[str]) -> str:
+        try:
+            return environment[found[1]]
+        except KeyError:
+            raise SettingMissing(found[1], wanted_by) from None
+
+    return _REFERENCE.sub(value, text)
+
+
+def parse_time_span(text: str) -> float | None:
+    """Seconds of a time span such as `00:05:00` or `1.12:00:00`. None when it is not one."""
+    found = _TIME_SPAN.fullmatch(text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _environment(app_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    path = app_dir / "local.settings.json"
+    if not path.is_file():
+        return dict(environ)
+    settings = _object(path)
+    if settings.get("IsEncrypted") is True:
+        raise SettingsInvalid(path, "it is encrypted; decrypt it with `func settings decrypt`")
+    values = _section(path, settings, "Values")
+    for name, value in values.items():
+        if isinstance(value, dict | list) or value is None:
+            raise SettingsInvalid(path, f"the value of {name} is not a string")
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return {**texts, **environ}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(path, f"it cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise SettingsInvalid(path, "it is not a JSON object")
+    return content
+
+
+def _overridden(host: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """host.json with the AzureFunctionsJobHost__a__b variables put in at a.b; names ignore case."""
+    result: dict[str, Any] = json.loads(json.dumps(host))
+    for variable, value in environment.items():
+        if not variable.lower().startswith(OVERRIDE_PREFIX.lower()):
+            continue
+        *folders, last = variable[len(OVERRIDE_PREFIX) :].split("__")
+        place = result
+        for folder in folders:
+            inner = place.setdefault(_key(place, folder), {})
+            if not isinstance(inner, dict):
+                break
+            place = inner
+        else:
+            place[_key(place, last)] = value
+    return result
+
+
+def _key(place: Mapping[str, Any], name: str) -> str:
+    return next((key for key in place if key.lower() == name.lower()), name)
+
+
+def _section(path: Path, content: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    section: Any = content
+    for name in names:
+        section = section.get(name, {})
+        if not isinstance(section, dict):
+            raise SettingsInvalid(path, f"{name} is not an object")
+    return dict(section)
+
+
+def _count(path: Path, section: Mapping[str, Any], name: str, default: int) -> int:
+    value = section.get(name, default)
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise SettingsInvalid(path, f"{name} is {value!r} and should be a whole number from 1 on")
+    return number
+
+
+def _timeout(path: Path, text: str) -> float | None:
+    if text == UNLIMITED:
+        return None
+    seconds = parse_time_span(text)
+    if not seconds:
+        raise SettingsInvalid(
+            path, f"functionTimeout is {text!r} and should be a time span, such as '00:10:00', or '-1'"
+        )
+    return seconds
