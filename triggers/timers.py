@@ -7,6 +7,7 @@ import logging
 
 import azure.durable_functions as df
 import azure.functions as func
+from azure.functions.warmup import WarmUpContext
 
 from activities.dependencies import utc_now
 from activities.uploads import TRAINING
@@ -58,7 +59,7 @@ def compare(pipeline: str, *, free_claims: bool) -> tuple[int, int]:
 
 
 @warming.function_name("warmup")
-@warming.warm_up_trigger("context")
-def warmup(context: func.Context) -> None:
+@warming.warm_up_trigger(arg_name="warmup_context")
+def warmup(warmup_context: WarmUpContext) -> None:
     """Loads every champion before the instance gets its first request."""
     services.inference().warm(services.specs().names())

@@ -27,7 +27,7 @@ log = logging.getLogger("devhost.durable")
 
 LABEL = "\n\n$OutOfProcData$:"
 """Before the state that a failed orchestrator's error text carries."""
-WORKER_LOST = "WorkerLost"
+WORKER_LOST = ("WorkerDied", "NoWorker")
 MAX_LOST = 10
 """How often a work item whose worker died is run again before it counts as what kills them."""
 RETRY_SECONDS = 0.5
