@@ -1,0 +1,254 @@
+"""The host as a whole: listens, loads the app into its workers, connects triggers to functions, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Literal
+
+from aiohttp import web
+
+from devhost import admin, durable_gate, settings, state_lock
+from devhost.caller import Caller
+from devhost.catalog import HTTP, TIMER, WARMUP, Catalog, kind
+from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
+from devhost.errors import AddressUnavailable
+from devhost.eventgrid_webhook import EventGridWebhook
+from devhost.front import HttpFront, full_route
+from devhost.pool import WorkerPool
+from devhost.protocol import FunctionInfo
+from devhost.settings import Settings
+from devhost.timers import Timers
+
+type HostState = Literal["Starting", "Running", "Stopping"]
+type Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+LOOPBACK = "127.0.0.1"
+DRAIN_SECONDS = 3.0
+"""How long requests and timer runs under way may take to end once the host stops."""
+ENGINE_STOP_SECONDS = 2.0
+RPC_DRAIN_SECONDS = 0.5
+RPC_BODY_LIMIT = 2**30
+"""Bytes of the largest body from the durable client: an orchestration's input."""
+BACKLOG = 1024
+THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
+HTTP_THREADS = 32
+"""Threads of each worker for functions other than the durable engine's."""
+EVENT_GRID_PATH = "/runtime/webhooks/eventgrid"
+GREETING = "Your Functions host is up and running."
+
+_log = logging.getLogger("devhost.host")
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """What to host and where. `port` 0 takes any free one."""
+
+    app_dir: Path
+    state_dir: Path
+    host: str = LOOPBACK
+    port: int = 7071
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What answers requests once the app's functions are known."""
+
+    catalog: Catalog
+    caller: Caller
+    front: HttpFront
+    event_grid: EventGridWebhook
+    timers: Timers
+    functions_admin: admin.FunctionsAdmin
+    engine: DurableEngine | None
+
+
+class Host:
+    """Hosts one app. `start` returns when all workers are ready; `stop` leaves no process behind."""
+
+    def __init__(self, options: HostOptions, *, engine: EngineFactory = durable_gate.default_engine) -> None:
+        self._options = options
+        self._engine_factory = engine
+        self._started = time.monotonic()
+        self._state: HostState = "Starting"
+        self._route_prefix = ""
+        self._lock = contextlib.ExitStack()
+        self._main: web.AppRunner | None = None
+        self._rpc: web.AppRunner | None = None
+        self._pool: WorkerPool | None = None
+        self._parts: _Parts | None = None
+        self.url = ""
+
+    @property
+    def functions(self) -> tuple[FunctionInfo, ...]:
+        """The functions in service. None before the app is loaded."""
+        return () if self._parts is None else self._parts.catalog.functions
+
+    def url_of(self, function: FunctionInfo) -> str:
+        """The URL template of an HTTP function; empty for others."""
+        return f"{self.url}/{full_route(function, self._route_prefix)}" if kind(function.trigger) == HTTP else ""
+
+    async def start(self) -> None:
+        """Raises AppInvalid, IndexingFailed, StateDirectoryInUse and AddressUnavailable, and then has stopped again."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Takes no more requests, lets those under way end for a few seconds, and stops the workers."""
+        self._state = "Stopping"
+        parts = self._parts
+        if parts is not None:
+            await parts.timers.stop()
+        async with asyncio.TaskGroup() as draining:
+            if self._main is not None:
+                draining.create_task(self._main.cleanup())
+            if parts is not None:
+                draining.create_task(parts.caller.drain(DRAIN_SECONDS))
+        if parts is not None and parts.engine is not None:
+            try:
+                await asyncio.wait_for(parts.engine.stop(), ENGINE_STOP_SECONDS)
+            except TimeoutError:
+                _log.warning(
+                    "the durable engine did not stop in %.0f s; its work goes on at the next start", ENGINE_STOP_SECONDS
+                )
+        if self._rpc is not None:
+            await self._rpc.cleanup()
+        if self._pool is not None:
+            await self._pool.stop()
+        self._lock.close()
+
+    async def _start(self) -> None:
+        options = self._options
+        configured = settings.load(options.app_dir)
+        self._route_prefix = configured.route_prefix
+        self._lock.enter_context(state_lock.held(options.state_dir))
+        self._main = _runner(self._dispatch, body_limit=configured.body_limit, drain=DRAIN_SECONDS)
+        port = await _listen(self._main, options.host, options.port)
+        self.url = f"http://{options.host}:{port}"
+        self._pool = WorkerPool(
+            app_dir=options.app_dir,
+            count=options.workers,
+            environment=worker_environment(configured, options.workers, f"{options.host}:{port}"),
+            function_timeout=configured.function_timeout,
+        )
+        catalog = Catalog(await self._pool.start(), configured)
+        engine = await self._engine(catalog, configured, self._pool) if catalog.durable else None
+        self._parts = parts = self._compose(catalog, configured, self._pool, engine)
+        await self._pool.open([parts.caller.invocation(f, ("string", "")) for f in catalog.triggered_by(WARMUP)])
+        if engine is not None:
+            await engine.start()
+        parts.timers.start()
+        self._state = "Running"
+
+    async def _engine(self, catalog: Catalog, configured: Settings, pool: WorkerPool) -> DurableEngine:
+        self._rpc = _runner(self._dispatch_rpc, body_limit=RPC_BODY_LIMIT, drain=RPC_DRAIN_SECONDS)
+        rpc_port = await _listen(self._rpc, LOOPBACK, 0)
+        return durable_gate.make_engine(
+            self._engine_factory,
+            settings=configured,
+            workers=self._options.workers,
+            state_dir=self._options.state_dir,
+            invoker=pool,
+            functions=catalog.functions,
+            main_url=self.url,
+            rpc_url=f"http://{LOOPBACK}:{rpc_port}",
+        )
+
+    def _compose(
+        self, catalog: Catalog, configured: Settings, pool: WorkerPool, engine: DurableEngine | None
+    ) -> _Parts:
+        caller = Caller(pool, None if engine is None else engine.client_binding)
+        timers = Timers(catalog.triggered_by(TIMER), caller, configured)
+        return _Parts(
+            catalog=catalog,
+            caller=caller,
+            front=HttpFront(catalog, caller, route_prefix=configured.route_prefix),
+            event_grid=EventGridWebhook(catalog, caller),
+            timers=timers,
+            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, self.url_of),
+            engine=engine,
+        )
+
+    async def _dispatch(self, request: web.Request) -> web.Response:
+        """Answers a request on the main port."""
+        path = request.rel_url.raw_path.lower()
+        if path == "/admin/host/status":
+            return admin.status(self._current_state(), self._started, self._pool.workers if self._pool else [])
+        if path == "/admin/host/ping":
+            return web.Response()
+        parts = self._parts
+        if parts is None or self._state == "Starting":
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
+        if path == "/admin/functions" or path.startswith("/admin/functions/"):
+            return await parts.functions_admin.handle(request, path.removeprefix("/admin/functions").strip("/"))
+        if path.rstrip("/") == EVENT_GRID_PATH:
+            return await parts.event_grid.handle(request)
+        if parts.engine is not None and path.startswith(f"{MANAGEMENT_PREFIX}/"):
+            return await durable_gate.answer(parts.engine, request, MANAGEMENT_PREFIX)
+        response = await parts.front.handle(request)
+        if response is None and path == "/":
+            return web.Response(text=GREETING)
+        return response if response is not None else web.Response(status=HTTPStatus.NOT_FOUND)
+
+    async def _dispatch_rpc(self, request: web.Request) -> web.Response:
+        """Answers the durable client, on the loopback port that only its binding names."""
+        parts = self._parts
+        if parts is None or parts.engine is None:
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
+        if not request.rel_url.raw_path.startswith(f"{RPC_PREFIX}/"):
+            return web.Response(status=HTTPStatus.NOT_FOUND)
+        return await durable_gate.answer(parts.engine, request, RPC_PREFIX)
+
+    def _current_state(self) -> HostState:
+        """Running only while every worker is ready, so that others can wait for a replaced one."""
+        running = self._state == "Running" and self._pool is not None and self._pool.ready
+        return "Starting" if self._state == "Running" and not running else self._state
+
+
+def worker_environment(configured: Settings, workers: int, address: str) -> dict[str, str]:
+    """The whole environment of a worker: the app's settings and what the cloud's host adds to them.
+
+    All activities and orchestrators of the host may meet in one worker while the others start again; with a thread for
+    each of them, they never keep an HTTP function waiting for a thread.
+    """
+    threads = HTTP_THREADS + workers * (configured.max_activities + configured.max_orchestrators)
+    package_root = str(Path(__file__).resolve().parent.parent)
+    search_path = [str(configured.app_dir), package_root, configured.environment.get("PYTHONPATH", "")]
+    return {
+        THREADS_SETTING: str(threads),
+        "FUNCTIONS_WORKER_RUNTIME": "python",
+        "AZURE_FUNCTIONS_ENVIRONMENT": "Development",
+        "DEVHOST_WORKER_LOG_LEVEL": configured.log_level,
+        **configured.environment,
+        "PYTHONPATH": os.pathsep.join(part for part in search_path if part),
+        "AzureWebJobsScriptRoot": str(configured.app_dir),
+        "WEBSITE_HOSTNAME": address,
+    }
+
+
+def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.AppRunner:
+    application = web.Application(client_max_size=body_limit)
+    application.router.add_route("*", "/{path:.*}", handler)
+    return web.AppRunner(application, access_log=None, shutdown_timeout=drain)
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
+    """Begins to listen and returns the port. Raises AddressUnavailable."""
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise AddressUnavailable(host, port, os.strerror(error.errno) if error.errno else str(error)) from error
+    return int(runner.addresses[0][1])
