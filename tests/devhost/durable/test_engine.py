@@ -7,11 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import azure.durable_functions as df
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.devhost.durable.sdk import App, df, hub
+from tests.devhost.durable.sdk import App, hub
 
 pytestmark = pytest.mark.filterwarnings(
     # The SDK asks for the types of inputs; these programs take whatever comes.
