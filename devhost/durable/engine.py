@@ -32,6 +32,7 @@ MAX_LOST = 10
 """How often a work item whose worker died is run again before it counts as what kills them."""
 RETRY_SECONDS = 0.5
 """Pause before an episode that failed inside the host is tried again."""
+LONGEST_GATHERING = 0.1
 LONGEST_SLEEP = 3600.0
 FORBIDDEN = "/\\#?"
 
@@ -117,6 +118,7 @@ class Engine:
         try:
             while instance in self._dirty:
                 self._dirty.discard(instance)
+                began = time.monotonic()
                 async with self._orchestrators:
                     try:
                         await (self._entity(instance) if instance.startswith("@") else self._episode(instance))
@@ -125,6 +127,10 @@ class Engine:
                         log.exception("an episode of %s failed in the host; it is tried again", instance)
                         self._dirty.add(instance)
                         await asyncio.sleep(RETRY_SECONDS)
+                if instance in self._dirty:
+                    # A long history takes long to replay. Waiting as long as that took lets more completions come
+                    # together, so that a wide fan-in is a few episodes and not one for each activity.
+                    await asyncio.sleep(min(time.monotonic() - began, LONGEST_GATHERING))
         finally:
             self._pumping.discard(instance)
             if instance in self._dirty:
