@@ -1,0 +1,38 @@
+"""The whole stack, once for all tests: Azurite, MLflow, devhost with two workers, the local Event Grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from devhost.ports import free_ports
+from local.stack import LocalStack, Ports, start_stack
+from tests.activities.world import SPEC
+from tests.integration.shop import Shop
+
+PIPELINES = ("path", "workers", "crash", "bad", "lost", "many")
+"""One pipeline for each test, so that no test depends on what another one did."""
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    folder = tmp_path_factory.mktemp("stack")
+    pipelines = folder / "pipelines"
+    pipelines.mkdir()
+    for name in PIPELINES:
+        spec = SPEC.replace("name: shops", f"name: {name}").replace("seconds: 0,", "seconds: 0.2,")
+        spec = spec.replace("longest_wait_seconds: 0}", "longest_wait_seconds: 5}")
+        (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
+    env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}
+    ports = Ports(*free_ports(6))
+    with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
+        yield running
+
+
+@pytest.fixture
+def shop(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """The pipeline that the test's `pipeline` mark names."""
+    (name,) = request.node.get_closest_marker("pipeline").args
+    with Shop.of(stack, name) as shop:
+        yield shop
