@@ -14,10 +14,10 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from devhost import wire
 from devhost.errors import IndexingFailed, WorkerDied
@@ -93,12 +93,13 @@ class WorkerPool:
         self._workers: dict[int, _Worker] = {}
         self._functions: dict[str, FunctionInfo] = {}
         self._warmups: Sequence[Invocation] = ()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._preparing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._opened = asyncio.Event()
         self._turns = itertools.count(1)
         self._started = False
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def workers(self) -> list[tuple[int, WorkerState]]:
@@ -113,10 +114,10 @@ class WorkerPool:
 
     async def start(self) -> tuple[FunctionInfo, ...]:
         """Starts the workers and returns the app's functions. Raises IndexingFailed. They take work after `open`."""
-        first = [await self._spawn(slot) for slot in range(self._count)]
-        for slot, worker in enumerate(first):
-            self._begin(self._keep(slot, worker))
-        functions, *_ = await asyncio.gather(*(worker.loaded for worker in first))
+        loop = asyncio.get_running_loop()
+        loaded = [loop.create_future() for _ in range(self._count)]
+        self._keepers = [loop.create_task(self._keep(slot, future)) for slot, future in enumerate(loaded)]
+        functions: tuple[FunctionInfo, ...] = (await asyncio.gather(*loaded))[0]
         self._functions = {function.id: function for function in functions}
         self._started = True
         return functions
@@ -145,29 +146,23 @@ class WorkerPool:
                 reason = str(died)
                 if not invocation.redispatch:
                     break
-                if self._stopping:
+                if self._stopping.is_set():
                     await asyncio.get_running_loop().create_future()
                 _log.warning("%s runs again, because %s", self._name(invocation.function_id), reason)
         return Outcome(ok=False, error=f"{WorkerDied.__name__}: {reason}")
 
     async def stop(self) -> None:
         """Ends every worker: says stop, and kills those that have not ended after a moment."""
-        self._stopping = True
-        workers = list(self._workers.values())
-        for worker in workers:
+        self._stopping.set()
+        for worker in self._workers.values():
             worker.state = "stopping"
             worker.connection.send((wire.STOP,))
-        ends = [asyncio.create_task(worker.process.wait()) for worker in workers]
-        if ends:
-            await asyncio.wait(ends, timeout=STOP_SECONDS)
-        for worker in workers:
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=STOP_SECONDS)
+        for worker in self._workers.values():
             worker.kill()
-        await asyncio.gather(*ends)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for worker in workers:
-            self._bury(worker, worker.process.returncode or 0)
+        await asyncio.gather(*self._keepers)  # never cancelled: a keeper may be in the middle of starting a process
+        await asyncio.gather(*self._preparing, return_exceptions=True)
 
     async def _run(self, worker: _Worker, invocation: Invocation) -> Outcome:
         """Runs it in this worker. Raises WorkerDied. A function that takes too long takes its worker with it."""
@@ -208,41 +203,43 @@ class WorkerPool:
         ready = (worker for worker in self._workers.values() if worker.state == "ready")
         return min(ready, key=lambda worker: (len(worker.pending), worker.last_turn), default=None)
 
-    async def _keep(self, slot: int, first: _Worker) -> None:
+    async def _keep(self, slot: int, loaded: asyncio.Future[tuple[FunctionInfo, ...]]) -> None:
         """Keeps a worker running in this slot, whatever happens to it. A first one that does not load ends it."""
         loop = asyncio.get_running_loop()
-        worker: _Worker | None = first
         failures = 0
-        while True:
+        while not self._stopping.is_set():
             started = loop.time()
-            if worker is not None:
+            try:
+                worker = await self._spawn(slot, loaded)
+            except OSError as error:  # no memory or no descriptors: later there may be
+                self._not_loaded(loaded, f"no process can be started for it: {error}")
+            else:
                 await self._live(worker)
-            if self._stopping or not self._started:
+            if not self._started:
                 return
             failures = 1 if loop.time() - started >= STABLE_SECONDS else failures + 1
-            await asyncio.sleep(restart_delay(failures))
-            try:
-                worker = await self._spawn(slot)
-            except OSError as error:  # no memory or no descriptors: later there may be
-                _log.error("cannot start a worker: %s", error)
-                worker = None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), restart_delay(failures))
+            loaded = loop.create_future()
 
     async def _live(self, worker: _Worker) -> None:
         """From a worker's start to its end."""
-        preparing = self._begin(self._prepare(worker))
+        preparing = asyncio.get_running_loop().create_task(self._prepare(worker))
+        self._preparing.add(preparing)
+        preparing.add_done_callback(self._preparing.discard)
+        if self._stopping.is_set():
+            worker.kill()
         status = await worker.process.wait()
-        preparing.cancel()
         self._bury(worker, status)
-        if self._started and not self._stopping:
+        preparing.cancel()
+        if self._started and not self._stopping.is_set():
             _log.warning("worker %d %s; starting another", worker.pid, _ending(worker, status))
 
     async def _prepare(self, worker: _Worker) -> None:
         """Waits until the worker has loaded the app and the pool is open, warms it up, and makes it ready."""
         try:
             await asyncio.shield(worker.loaded)
-        except IndexingFailed as error:
-            if self._started:  # before that, `start` tells the caller
-                _log.error("%s", error)
+        except IndexingFailed:
             return
         worker.state = "indexed"
         await self._opened.wait()
@@ -256,7 +253,8 @@ class WorkerPool:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def _spawn(self, slot: int) -> _Worker:
+    async def _spawn(self, slot: int, loaded: asyncio.Future[tuple[FunctionInfo, ...]]) -> _Worker:
+        """A new process. Raises OSError."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "devhost.worker", str(theirs.fileno()), str(self._app_dir)]
@@ -270,7 +268,7 @@ class WorkerPool:
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
-            worker = _Worker(process=process, loaded=loop.create_future())
+            worker = _Worker(process=process, loaded=loaded)
             undo.callback(worker.kill)
             _, worker.connection = await loop.create_unix_connection(
                 lambda: wire.Connection(lambda frame: self._received(worker, frame), worker.kill), sock=ours
@@ -294,28 +292,26 @@ class WorkerPool:
             case wire.READY if not worker.loaded.done():
                 worker.loaded.set_result(wire.read_ready(frame))
             case wire.FAILED if not worker.loaded.done():
-                self._not_loaded(worker, frame[1])
+                self._not_loaded(worker.loaded, frame[1])
 
-    def _not_loaded(self, worker: _Worker, details: str) -> None:
-        worker.loaded.set_exception(IndexingFailed(self._app_dir, details))
-        worker.loaded.exception()  # marks it as seen: after the first start only the log is told
+    def _not_loaded(self, loaded: asyncio.Future[tuple[FunctionInfo, ...]], details: str) -> None:
+        error = IndexingFailed(self._app_dir, details)
+        if not loaded.done():
+            loaded.set_exception(error)
+            loaded.exception()  # marks it as seen: after the first start only the log is told
+        if self._started:  # before that, `start` tells the caller
+            _log.error("%s", error)
 
     def _bury(self, worker: _Worker, status: int) -> None:
         """Takes no more from a dead worker, and tells those who wait for it."""
         worker.state = "stopping"
         died = WorkerDied(worker.pid, _ending(worker, status))
         if not worker.loaded.done():
-            self._not_loaded(worker, f"{died} before it had loaded the app")
+            self._not_loaded(worker.loaded, f"{died} before it had loaded the app")
         for pending in worker.pending.values():
             if not pending.future.done():
                 pending.future.set_exception(died)
         worker.connection.close()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _name(self, function_id: str) -> str:
         function = self._functions.get(function_id)

@@ -56,10 +56,13 @@ class Route:
         values: dict[str, str] = {}
         for parameter, text in zip(self._parameters, found.groups(), strict=True):
             value = text or parameter.default
+            if value is None and not parameter.catch_all:
+                continue
+            checked = text or ("" if value is None else None)  # a default is not checked, an empty catch-all is
+            if checked is not None and not all(check(checked) for check in parameter.checks):
+                return None
             if value is None:
                 continue
-            if text and not all(check(text) for check in parameter.checks):
-                return None
             values[parameter.name] = value
         return values
 
