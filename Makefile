@@ -31,7 +31,7 @@ demo: $(READY) ## Real flight data through the whole system, month by month (DEM
 	@$(BIN)/python -m local demo
 
 run: $(READY) ## Start the local stack and keep it up
-	@$(BIN)/python -m local up
+	@$(BIN)/python -m local up || test $$? -eq 130  # Ctrl-C is how it ends
 
 test: $(READY) ## Unit, property and integration tests
 	@$(BIN)/python -m pytest
