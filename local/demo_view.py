@@ -213,7 +213,11 @@ def _model(record: RunRecord) -> str:
 def _decision(record: RunRecord) -> str:
     sentence = record.decision.sentence if record.decision else record.sentence
     style = "green" if record.outcome == "promoted" else "yellow" if record.outcome == "kept" else "red"
-    return f"[{style}]{record.outcome}[/]: {escape(sentence)}"
+    # The sentence begins with the outcome; only a run without a decision has to have it said.
+    lead, colon, rest = sentence.partition(":")
+    if record.decision is None or not colon:
+        lead, rest = record.outcome, f" {sentence}"
+    return f"[{style}]{escape(lead.lower())}[/]:{escape(rest)}"
 
 
 def _live(month: Brought) -> str:

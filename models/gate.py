@@ -14,6 +14,7 @@ from models.parity import ParityReport
 if TYPE_CHECKING:
     from models.spec import Gate
 
+_PARITY = "graph and model differ by {{value:.1e}} over {rows:,} rows; {{limit:.0e}} is allowed"
 RESAMPLES = 1_000
 """Bootstrap resamples: the 10 % quantile of a thousand is known to about one percentage point."""
 
@@ -71,8 +72,12 @@ def decide(
     checks = [
         _at_least("rows", challenger.rows, gate.minimum_rows, "{value:,.0f} unseen rows; {limit:,.0f} are needed"),
         _at_least("auc", challenger.auc, gate.minimum_auc, "AUC {value:.4f}; at least {limit:.4f} is needed"),
-        _at_most(
-            "parity", parity.worst, parity.tolerance, "graph and model differ by {value:.1e}; {limit:.0e} is allowed"
+        _check(
+            "parity",
+            parity.passed,
+            parity.worst,
+            parity.tolerance,
+            _PARITY.format(rows=parity.rows + parity.adversarial_rows),
         ),
         _at_most(
             "latency",

@@ -219,7 +219,7 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
             assert response.status == 202
         assert engine.requests == [
             ("POST", "instances/a%2Fb/terminate", {"reason": "no way", "code": ""}, None, b"x", management),
-            ("GET", "instances/", {}, "1", b"", None),
+            ("GET", "instances", {}, "1", b"", None),
         ]
     assert engine.life == ["start", "stop"]
 
