@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import tempfile
+import time
+from collections.abc import Container
 from pathlib import Path
 
 from adapters.pointer import LivePointer
@@ -18,6 +20,8 @@ log = logging.getLogger("ratchet.serving")
 
 KEPT_MODELS = 5
 """Models kept per pipeline: the champion, and some to go back to."""
+ABANDONED_AFTER_SECONDS = 600.0
+"""Age at which a file without a model is what a process that died left behind."""
 POINTER = "live.json"
 
 
@@ -73,11 +77,19 @@ class DiskCache:
             log.warning("the model cache in %s cannot be written: %s", folder, exc)
 
     def _prune(self, pipeline: str) -> None:
+        folder = self._directory / pipeline
         try:
-            models = sorted((self._directory / pipeline).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
-            for path in models[:-KEPT_MODELS]:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+            models = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+            kept = {path.stem for path in models[-KEPT_MODELS:]}
+            for path in folder.iterdir():
+                if self._is_surplus(path, kept):
+                    path.unlink(missing_ok=True)
         except OSError as exc:
             # Another process prunes the same directory; what is left over goes next time.
             log.info("the model cache of %s was not pruned: %s", pipeline, exc)
+
+    def _is_surplus(self, path: Path, kept: Container[str]) -> bool:
+        # What is young may be half of a model that another process is just storing.
+        if path.name == POINTER or path.stem in kept:
+            return False
+        return path.suffix == ".onnx" or time.time() - path.stat().st_mtime > ABANDONED_AFTER_SECONDS

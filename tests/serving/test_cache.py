@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from adapters.blobs import Blob, StorageUnavailable
 from adapters.pointer import pointer_path
 from models.manifest import GoldenRows, InputColumn
 from serving.cache import REFUSED_PAUSE_SECONDS, ActiveModel, ModelCache
-from serving.disk import KEPT_MODELS
+from serving.disk import ABANDONED_AFTER_SECONDS, KEPT_MODELS
 from serving.errors import NoModelYet
 from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE, SIGNATURE, expected, golden, graph, publish
@@ -416,6 +419,52 @@ def test_the_disk_cache_stays_small(blobs: MemoryBlobs, cache: ModelCache, clock
         clock.now += 2
         cache.refresh(PIPELINE)
     assert len(list(tmp_path.rglob("*.onnx"))) == KEPT_MODELS
+
+
+def test_what_a_killed_process_left_in_the_disk_cache_goes_in_time(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    folder = tmp_path / PIPELINE
+    folder.mkdir()
+    for name in (".tmp-dead", "0123.json", ".tmp-alive"):
+        (folder / name).write_bytes(b"half")
+    long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
+    for name in (".tmp-dead", "0123.json"):
+        os.utime(folder / name, (long_ago, long_ago))
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    sha256 = hashlib.sha256(graph(1)).hexdigest()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {".tmp-alive", "live.json", f"{sha256}.json", f"{sha256}.onnx"}
+
+
+def test_processes_share_a_disk_cache(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """Each is a cache of its own here. They load, store and prune at once, and what is left starts another one."""
+    versions = range(1, KEPT_MODELS + 6)
+    for version in versions:
+        publish(blobs, version)
+    pointers = [_pointed_at(blobs, version) for version in versions]
+    barrier = threading.Barrier(4)
+
+    def process(own: list[MemoryBlobs]) -> None:
+        barrier.wait(30)
+        for storage in own:
+            ModelCache(storage, tmp_path, 1.0).active(PIPELINE)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(process, [pointers[shift:] + pointers[:shift] for shift in range(4)]))
+    assert len(list(tmp_path.rglob("*.onnx"))) == KEPT_MODELS
+    last = pointers[-1]
+    ModelCache(last, tmp_path, 1.0).active(PIPELINE)
+    last.away = True
+    assert _late(ModelCache(last, tmp_path, 1.0).active(PIPELINE)) == expected(versions[-1], 100.0)
+
+
+def _pointed_at(blobs: MemoryBlobs, version: int) -> MemoryBlobs:
+    """The same storage, at the time when its pointer named `version`."""
+    then = MemoryBlobs()
+    for path in blobs.paths():
+        then.put(path, blobs.get(path).data)
+    publish(then, version)
+    return then
 
 
 def test_a_disk_that_cannot_be_written_costs_the_cache_only(blobs: MemoryBlobs, tmp_path: Path) -> None:

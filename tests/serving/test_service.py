@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +285,42 @@ def test_the_names_are_asked_for_once(blobs: MemoryBlobs, tmp_path: Path) -> Non
     assert service.predict("new", _body(ROW)).status == 404
     names.append("new")
     assert service.predict("new", _body(ROW)).status == 503
+
+
+def test_every_answer_during_swaps_belongs_to_the_version_that_it_names(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """Header, document and probability, over both protocols, from many threads, while champions come and go."""
+    publish(blobs, 1)
+    service = InferenceService(blobs, tmp_path, 0.0, lambda: (PIPELINE,))
+    stop = threading.Event()
+    infer_body = _body({"inputs": [_tensor("distance", "FP64", [100.0])]})
+
+    def ask() -> set[int]:
+        seen = set()
+        while not stop.is_set():
+            plain, tensors = service.predict(PIPELINE, _body(ROW)), service.infer(PIPELINE, infer_body)
+            version = int(plain.headers["x-ratchet-model-version"])
+            assert plain.headers["x-ratchet-run"] == f"run-{version}"
+            document = _read(plain)
+            assert (document["version"], document["run"]) == (version, f"run-{version}")
+            assert document["predictions"][0]["probability"] == expected(version, 100.0)
+            version = int(tensors.headers["x-ratchet-model-version"])
+            document = _read(tensors)
+            assert (document["model_version"], document["parameters"]["run"]) == (str(version), f"run-{version}")
+            assert document["outputs"][0]["data"][1] == expected(version, 100.0)
+            seen.add(version)
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        try:
+            for version in [*range(2, 10), 3, 9, 1]:
+                publish(blobs, version)
+                service.warm([PIPELINE])
+        finally:
+            stop.set()
+        seen = set().union(*(future.result(timeout=30) for future in asking))
+    assert len(seen) > 1
+    assert service.status(PIPELINE)["version"] == 1, "a rollback is a swap like any other"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in _kinds(ServingError) if kind is not ServingError])
