@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Container
 from pathlib import Path
 
 from adapters.pointer import LivePointer
@@ -79,17 +78,21 @@ class DiskCache:
     def _prune(self, pipeline: str) -> None:
         folder = self._directory / pipeline
         try:
-            models = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
-            kept = {path.stem for path in models[-KEPT_MODELS:]}
-            for path in folder.iterdir():
-                if self._is_surplus(path, kept):
+            # Other processes prune too: what is gone before it was looked at is no mistake.
+            ages = {path: age for path in folder.iterdir() if (age := _age_seconds(path)) is not None}
+            models = sorted((path for path in ages if path.suffix == ".onnx"), key=ages.__getitem__)
+            kept = {path.stem for path in models[:KEPT_MODELS]}
+            for path, age in ages.items():
+                # A young file without a model may be half of one that another process is just storing.
+                surplus = path.suffix == ".onnx" or age > ABANDONED_AFTER_SECONDS
+                if surplus and path.stem not in kept and path.name != POINTER:
                     path.unlink(missing_ok=True)
         except OSError as exc:
-            # Another process prunes the same directory; what is left over goes next time.
-            log.info("the model cache of %s was not pruned: %s", pipeline, exc)
+            log.warning("the model cache in %s cannot be pruned: %s", folder, exc)
 
-    def _is_surplus(self, path: Path, kept: Container[str]) -> bool:
-        # What is young may be half of a model that another process is just storing.
-        if path.name == POINTER or path.stem in kept:
-            return False
-        return path.suffix == ".onnx" or time.time() - path.stat().st_mtime > ABANDONED_AFTER_SECONDS
+
+def _age_seconds(path: Path) -> float | None:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -451,9 +451,10 @@ def test_processes_share_a_disk_cache(blobs: MemoryBlobs, tmp_path: Path) -> Non
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(process, [pointers[shift:] + pointers[:shift] for shift in range(4)]))
-    assert len(list(tmp_path.rglob("*.onnx"))) == KEPT_MODELS
     last = pointers[-1]
     ModelCache(last, tmp_path, 1.0).active(PIPELINE)
+    assert len(list(tmp_path.rglob("*.onnx"))) <= KEPT_MODELS
+    assert list(tmp_path.rglob(".tmp-*")) == []
     last.away = True
     assert _late(ModelCache(last, tmp_path, 1.0).active(PIPELINE)) == expected(versions[-1], 100.0)
 
