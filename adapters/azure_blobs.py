@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 RETRIES = 2
-"""The SDK's own retries. Few: activities have a retry policy, and serving has a model to go on with."""
-NOT_MODIFIED, CONFLICT, PRECONDITION_FAILED, TOO_MANY = 304, 409, 412, 429
+"""The SDK's own retries, one to three seconds apart. Few: activities have a retry policy, and serving has a model to go
+on with."""
+NOT_MODIFIED, BAD_REQUEST, CONFLICT, PRECONDITION_FAILED = 304, 400, 409, 412
+PASSING = frozenset({408, 429})
+"""Request timeout, too many requests: not the request's fault, and worth trying again."""
 SERVER_ERRORS = range(500, 600)
 
 
@@ -45,7 +49,8 @@ class AzureBlobStore:
             "retry_connect": RETRIES,
             "retry_read": RETRIES,
             "initial_backoff": 1,
-            "increment_base": 2,
+            "increment_base": 1,
+            "random_jitter_range": 1,
         }
         if settings.storage_connection is not None:
             return cls(BlobServiceClient.from_connection_string(settings.storage_connection, **options))
@@ -141,11 +146,16 @@ def _errors(path: str) -> Iterator[None]:
         raise BlobNotFound(path, f"there is no blob {path}") from exc
     except (ResourceModifiedError, ResourceExistsError) as exc:
         raise BlobConflict(path, f"{path} was changed by somebody else") from exc
+    except ClientAuthenticationError as exc:
+        raise BlobError(path, f"storage does not let this app at {path}: {bounded(exc.message)}") from exc
     except HttpResponseError as exc:
         if exc.status_code in {CONFLICT, PRECONDITION_FAILED}:
             raise BlobConflict(path, f"{path} was changed by somebody else") from exc
-        if exc.status_code == TOO_MANY or exc.status_code in SERVER_ERRORS:
+        if exc.status_code in PASSING or exc.status_code in SERVER_ERRORS:
             raise StorageUnavailable(path, f"storage refuses for now ({exc.status_code})") from exc
+        if exc.status_code is None or exc.status_code < BAD_REQUEST:
+            # The answer began well and broke off: the SDK has no error of its own for that.
+            raise StorageUnavailable(path, f"storage broke off its answer: {bounded(exc.message)}") from exc
         raise BlobError(path, f"storage refuses {path}: {bounded(exc.message)}") from exc
     except AzureError as exc:
         raise StorageUnavailable(path, f"storage cannot be reached: {bounded(exc)}") from exc

@@ -51,7 +51,10 @@ class BlobStore(Protocol):
     """Synchronous and safe to share between threads. Every method raises StorageUnavailable when storage is away."""
 
     def get(self, path: str, *, if_match: str | None = None) -> Blob:
-        """The whole blob. Raises BlobNotFound; BlobConflict when `if_match` is given and the eTag is another."""
+        """The whole blob. Raises BlobNotFound; BlobConflict when `if_match` is given and the eTag is another.
+
+        With `if_match`, a blob that is gone may raise either: storage chooses which it looks at first.
+        """
         ...
 
     def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:

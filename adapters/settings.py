@@ -13,6 +13,10 @@ from models.errors import RatchetError, bounded
 Role = Literal["all", "train", "serve"]
 ROLES: tuple[Role, ...] = ("all", "train", "serve")
 APP_DIRECTORY = Path(__file__).resolve().parent.parent
+DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
+"""Azurite on its own ports. The tables client takes it in this spelling only."""
+BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__tableServiceUri"
+TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
 
@@ -38,8 +42,8 @@ class Settings:
     """AzureWebJobsStorage__tableServiceUri, for an identity."""
     client_id: str | None
     """AzureWebJobsStorage__clientId: which user-assigned identity; None for the system-assigned one."""
-    mlflow_tracking_uri: str | None
-    """MLFLOW_TRACKING_URI. The serving role does without."""
+    mlflow_tracking_uri: str | None = field(repr=False)
+    """MLFLOW_TRACKING_URI. The serving role does without. Not shown: it may carry a password."""
     role: Role
     """RATCHET_ROLE: all, train or serve."""
     pipelines_dir: Path
@@ -64,45 +68,70 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Settings from an environment. Raises SettingsError that names everything that is wrong."""
-    problems: list[str] = []
+    read = _Reader(environ)
+    settings = Settings(
+        storage_connection=read.connection(),
+        blob_service_uri=read.address(BLOB_URI),
+        table_service_uri=read.address(TABLE_URI),
+        client_id=read.text("AzureWebJobsStorage__clientId"),
+        mlflow_tracking_uri=read.text("MLFLOW_TRACKING_URI"),
+        role=read.parsed("RATCHET_ROLE", "all", _role, "all, train or serve"),
+        pipelines_dir=read.parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
+        events_topic_endpoint=read.address(TOPIC_ENDPOINT),
+        events_topic_key=read.text(TOPIC_KEY),
+        cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
+        pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
+        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
+    )
+    if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
+        read.problems.append(f"{TOPIC_ENDPOINT} is missing, although there is a {TOPIC_KEY} for it")
+    if read.problems:
+        raise SettingsError(tuple(read.problems))
+    return settings
 
-    def text(name: str) -> str | None:
-        return environ.get(name, "").strip() or None
 
-    def parsed(name: str, default: Any, convert: Callable[[str], Any], expectation: str) -> Any:
-        raw = text(name)
+class _Reader:
+    """Values by name; what is wrong with them is collected in `problems`."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.problems: list[str] = []
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        """The value; an empty one is none."""
+        return self._environ.get(name, "").strip() or None
+
+    def parsed(self, name: str, default: Any, convert: Callable[[str], Any], expectation: str) -> Any:
+        raw = self.text(name)
         if raw is None:
             return default
         try:
             return convert(raw)
         except ValueError:
-            problems.append(f"{name} is {bounded(raw, 40)!r}; it has to be {expectation}")
+            self.problems.append(f"{name} is {bounded(raw, 40)!r}; it has to be {expectation}")
             return default
 
-    connection = text("AzureWebJobsStorage")
-    blob_uri, table_uri = text("AzureWebJobsStorage__blobServiceUri"), text("AzureWebJobsStorage__tableServiceUri")
-    if connection is None and (blob_uri is None or table_uri is None):
-        problems.append(
-            "AzureWebJobsStorage is missing: a connection string, or for an identity "
-            "AzureWebJobsStorage__blobServiceUri and AzureWebJobsStorage__tableServiceUri"
-        )
-    settings = Settings(
-        storage_connection=connection,
-        blob_service_uri=blob_uri,
-        table_service_uri=table_uri,
-        client_id=text("AzureWebJobsStorage__clientId"),
-        mlflow_tracking_uri=text("MLFLOW_TRACKING_URI"),
-        role=parsed("RATCHET_ROLE", "all", _role, "all, train or serve"),
-        pipelines_dir=parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
-        events_topic_endpoint=text("RATCHET_EVENTS_TOPIC_ENDPOINT"),
-        events_topic_key=text("RATCHET_EVENTS_TOPIC_KEY"),
-        cache_dir=parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
-        pointer_ttl_seconds=parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
-        training_threads=parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
-    )
-    if problems:
-        raise SettingsError(tuple(problems))
-    return settings
+    def address(self, name: str) -> str | None:
+        value: str | None = self.parsed(name, None, _address, "an address that starts with https:// or http://")
+        return value
+
+    def connection(self) -> str | None:
+        """The storage account's connection string; None when an identity is to be used."""
+        raw = self.text("AzureWebJobsStorage")
+        if raw is None:
+            if self.text(BLOB_URI) is None or self.text(TABLE_URI) is None:
+                message = f"AzureWebJobsStorage is missing: a connection string, or {BLOB_URI} and {TABLE_URI}"
+                self.problems.append(f"{message} for an identity")
+            return None
+        try:
+            return _connection(raw)
+        except ValueError:
+            # The value itself is a secret, and stays out of the message.
+            self.problems.append(
+                "AzureWebJobsStorage is no connection string; it has to be what the storage account shows under Access "
+                f"keys (DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...), or {DEVELOPMENT_STORAGE}"
+            )
+            return None
 
 
 def role(environ: Mapping[str, str]) -> Role:
@@ -116,6 +145,26 @@ def role(environ: Mapping[str, str]) -> Role:
 
 def _role(raw: str) -> Role:
     if raw not in ROLES:
+        raise ValueError(raw)
+    return raw
+
+
+def _connection(raw: str) -> str:
+    """What all storage clients take: names with values, among them an account or its addresses, and a key."""
+    parts = [part.partition("=") for part in raw.rstrip(";").split(";")]
+    values = {name.strip().lower(): value.strip() for name, _, value in parts}
+    if not all(equals for _, equals, _ in parts):
+        raise ValueError(raw)
+    if values.get("usedevelopmentstorage", "").lower() == "true":
+        return DEVELOPMENT_STORAGE
+    named = values.get("accountname") or {"blobendpoint", "tableendpoint"} <= values.keys()
+    if not named or not (values.get("accountkey") or values.get("sharedaccesssignature")):
+        raise ValueError(raw)
+    return raw
+
+
+def _address(raw: str) -> str:
+    if not raw.startswith(("https://", "http://")) or not raw.partition("://")[2]:
         raise ValueError(raw)
     return raw
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
-from serving.errors import BadRequest, BodyTooLarge, ModelRefused, NoModelYet, ServingError, UnknownModel
+from models.errors import bounded
+from serving.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ModelRefused,
+    NoModelYet,
+    NothingPromoted,
+    ServingError,
+    UnknownModel,
+)
 
+UNAVAILABLE = 503
+RETRY_AFTER_SECONDS = 10
+"""What a client is told to wait when the error names no time of its own."""
+Protocol = Literal["plain", "oip"]
 JSON = {"content-type": "application/json"}
 
 STATUSES: tuple[tuple[type[ServingError], int], ...] = (
     (BadRequest, 400),
     (UnknownModel, 404),
     (BodyTooLarge, 413),
-    (NoModelYet, 503),
-    (ModelRefused, 503),
+    (NoModelYet, UNAVAILABLE),
+    (ModelRefused, UNAVAILABLE),
+    (NothingPromoted, UNAVAILABLE),
 )
 
 
@@ -35,13 +49,23 @@ def answer(document: Any, *, status: int = 200, headers: dict[str, str] | None =
     return Answer(status, body, JSON if headers is None else {**JSON, **headers})
 
 
-def refusal(exc: ServingError) -> Answer:
-    """The answer to a request that failed: what happened, and which row and column when that is known."""
+def refusal(exc: ServingError, *, protocol: Protocol = "plain") -> Answer:
+    """The answer to a request that failed: what happened, and which row and column when that is known.
+
+    Plain JSON has {"error": {"code", "message", "row"?, "column"?}}. The Open Inference Protocol has a text there:
+    {"error": message}, and the rest stands beside it.
+    """
     status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
-    error: dict[str, Any] = {"code": type(exc).__name__, "message": str(exc)}
+    details: dict[str, Any] = {"code": type(exc).__name__}
     headers = {}
     if isinstance(exc, BadRequest):
-        error |= {name: value for name, value in (("row", exc.row), ("column", exc.column)) if value is not None}
-    if isinstance(exc, NoModelYet):
-        headers["retry-after"] = str(exc.retry_after_seconds)
-    return answer({"error": error}, status=status, headers=headers)
+        if exc.row is not None:
+            details["row"] = exc.row
+        if exc.column is not None:
+            details["column"] = bounded(exc.column)
+    if status == UNAVAILABLE:
+        seconds = exc.retry_after_seconds if isinstance(exc, NoModelYet) else RETRY_AFTER_SECONDS
+        headers["retry-after"] = str(seconds)
+    message = str(exc)
+    document = {"error": message, **details} if protocol == "oip" else {"error": {"message": message, **details}}
+    return answer(document, status=status, headers=headers)

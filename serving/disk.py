@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from adapters.pointer import LivePointer
@@ -18,6 +19,8 @@ log = logging.getLogger("ratchet.serving")
 
 KEPT_MODELS = 5
 """Models kept per pipeline: the champion, and some to go back to."""
+ABANDONED_AFTER_SECONDS = 600.0
+"""Age at which a file without a model is what a process that died left behind."""
 POINTER = "live.json"
 
 
@@ -73,11 +76,23 @@ class DiskCache:
             log.warning("the model cache in %s cannot be written: %s", folder, exc)
 
     def _prune(self, pipeline: str) -> None:
+        folder = self._directory / pipeline
         try:
-            models = sorted((self._directory / pipeline).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
-            for path in models[:-KEPT_MODELS]:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+            # Other processes prune too: what is gone before it was looked at is no mistake.
+            ages = {path: age for path in folder.iterdir() if (age := _age_seconds(path)) is not None}
+            models = sorted((path for path in ages if path.suffix == ".onnx"), key=ages.__getitem__)
+            kept = {path.stem for path in models[:KEPT_MODELS]}
+            for path, age in ages.items():
+                # A young file without a model may be half of one that another process is just storing.
+                surplus = path.suffix == ".onnx" or age > ABANDONED_AFTER_SECONDS
+                if surplus and path.stem not in kept and path.name != POINTER:
+                    path.unlink(missing_ok=True)
         except OSError as exc:
-            # Another process prunes the same directory; what is left over goes next time.
-            log.info("the model cache of %s was not pruned: %s", pipeline, exc)
+            log.warning("the model cache in %s cannot be pruned: %s", folder, exc)
+
+
+def _age_seconds(path: Path) -> float | None:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -17,6 +17,16 @@ class NoModelYet(ServingError):
         self.pipeline, self.retry_after_seconds = pipeline, retry_after_seconds
 
 
+class NothingPromoted(ServingError):
+    """Storage has no live pointer for the pipeline: none was written so far, or it is `gone` since a model serves."""
+
+    def __init__(self, pipeline: str, *, gone: bool) -> None:
+        super().__init__(
+            "the live pointer is gone; what it named goes on serving" if gone else "nothing was promoted so far"
+        )
+        self.pipeline, self.gone = pipeline, gone
+
+
 class UnknownModel(ServingError):
     """There is no pipeline of that name, or not that version."""
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from models.errors import bounded
 from models.manifest import InputKind, Manifest
 from serving.errors import BadRequest
 
-DATATYPES = frozenset({"BYTES", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL"})
+INTEGERS = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
+DATATYPES = frozenset({"BYTES", "BOOL", "FP16", "FP32", "FP64", *INTEGERS})
+"""The protocol's. Values are checked against the model's signature, which is stricter than any of these names."""
+SHOWN = 60
+"""How many characters of a request's own words an error repeats."""
 DATATYPE_OF: dict[InputKind, str] = {
     "number": "FP64",
     "integer": "FP64",
@@ -32,9 +37,10 @@ def read_columns(request: Any) -> tuple[dict[str, Sequence[Any]], int]:
     for tensor in inputs:
         name, values = _tensor(tensor)
         if name in columns:
-            raise BadRequest(f"input {name} is given twice", column=name)
+            raise BadRequest(f"input {bounded(name, SHOWN)} is given twice", column=name)
         if rows not in {-1, len(values)}:
-            raise BadRequest(f"input {name} has {len(values)} rows; others have {rows}", column=name)
+            message = f"input {bounded(name, SHOWN)} has {len(values)} rows; others have {rows}"
+            raise BadRequest(message, column=name)
         rows = len(values)
         columns[name] = values
     return columns, rows
@@ -44,15 +50,19 @@ def _tensor(tensor: Any) -> tuple[str, Sequence[Any]]:
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise BadRequest("every input is an object with name, datatype, shape and data")
     name, datatype, shape, data = tensor["name"], tensor.get("datatype"), tensor.get("shape"), tensor.get("data")
-    if datatype not in DATATYPES:
-        raise BadRequest(f"input {name}: datatype {datatype!r} is none of {', '.join(sorted(DATATYPES))}", column=name)
+
+    def wrong(what: str) -> BadRequest:
+        return BadRequest(f"input {bounded(name, SHOWN)}: {what}", column=name)
+
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise wrong(f"datatype {bounded(repr(datatype), SHOWN)} is none of {', '.join(sorted(DATATYPES))}")
     if not isinstance(data, list):
-        raise BadRequest(f"input {name}: data is not a list", column=name)
+        raise wrong("data is not a list")
     if not isinstance(shape, list) or not _is_column(shape):
-        raise BadRequest(f"input {name}: shape {shape!r} is not [N] or [N, 1]", column=name)
+        raise wrong(f"shape {bounded(repr(shape), SHOWN)} is not [N] or [N, 1]")
     values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in data]
     if len(values) != shape[0]:
-        raise BadRequest(f"input {name}: shape says {shape[0]} rows, data has {len(values)}", column=name)
+        raise wrong(f"shape says {shape[0]} rows, data has {len(values)}")
     return name, values
 
 
@@ -91,5 +101,6 @@ def requested_outputs(request: Any) -> frozenset[str]:
         raise BadRequest("outputs is a list of objects with a name")
     names = frozenset(str(output.get("name")) for output in outputs)
     if unknown := names - known:
-        raise BadRequest(f"the model has no output {sorted(unknown)[0]!r}; it has probability and label")
+        shown = bounded(repr(sorted(unknown)[0]), SHOWN)
+        raise BadRequest(f"the model has no output {shown}; it has probability and label")
     return names

@@ -13,7 +13,7 @@ import orjson
 from adapters.blobs import BlobStore
 from models.errors import bounded
 from serving import oip
-from serving.answers import Answer, answer, refusal
+from serving.answers import Answer, Protocol, answer, refusal
 from serving.cache import ActiveModel, ModelCache
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
 
@@ -39,6 +39,7 @@ class InferenceService:
     ) -> None:
         self._cache = ModelCache(blobs, cache_dir, ttl_seconds, clock=clock)
         self._known = known
+        self._names: frozenset[str] = frozenset()
 
     def predict(self, pipeline: str, body: bytes) -> Answer:
         """Plain JSON for people: a record, a list of records, or {"records": [...]}."""
@@ -46,7 +47,7 @@ class InferenceService:
 
     def infer(self, pipeline: str, body: bytes, version: str | None = None) -> Answer:
         """POST v2/models/{name}[/versions/{version}]/infer."""
-        return _answering(lambda: self._infer(pipeline, body, version))
+        return _answering(lambda: self._infer(pipeline, body, version), protocol="oip")
 
     def metadata(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}[/versions/{version}]."""
@@ -55,7 +56,7 @@ class InferenceService:
             model = self._model(pipeline, version)
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
-        return _answering(work)
+        return _answering(work, protocol="oip")
 
     def model_ready(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
@@ -65,7 +66,7 @@ class InferenceService:
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
-        return _answering(work)
+        return _answering(work, protocol="oip")
 
     def server_metadata(self) -> Answer:
         """GET v2."""
@@ -86,13 +87,20 @@ class InferenceService:
         ready = all(entry["version"] is not None for entry in details)
         return answer({"ready": ready, "models": details}, status=200 if ready else 503)
 
+    def status(self, pipeline: str) -> dict[str, Any]:
+        """For health details of one pipeline: version, run, since, last_check, age_seconds, last_error."""
+        return self._cache.status(pipeline)
+
     def warm(self, pipelines: Iterable[str]) -> None:
         """Loads the champions, so that the first request finds them."""
         for pipeline in pipelines:
             self._cache.refresh(pipeline)
 
     def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
-        if pipeline not in self._known():
+        # Whoever knows the names may read a directory for them: asked again only for a name that is new.
+        if pipeline not in self._names:
+            self._names = frozenset(self._known())
+        if pipeline not in self._names:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
         model = self._cache.active(pipeline)
         if version is not None and version != str(model.manifest.version):
@@ -148,11 +156,11 @@ class InferenceService:
         return answer(document, headers=model.headers)
 
 
-def _answering(work: Callable[[], Answer]) -> Answer:
+def _answering(work: Callable[[], Answer], *, protocol: Protocol = "plain") -> Answer:
     try:
         return work()
     except ServingError as exc:
-        return refusal(exc)
+        return refusal(exc, protocol=protocol)
 
 
 def _json(body: bytes) -> Any:

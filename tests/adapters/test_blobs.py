@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,6 +69,60 @@ def test_an_unchanged_blob_is_not_sent_again(store: BlobStore, container: str) -
     blob = store.get_if_changed(f"{container}/x", etag=etag)
     assert blob is not None
     assert (blob.data, blob.etag) == (b"2", changed)
+
+
+def test_a_swap_of_what_is_not_there_is_a_conflict(store: BlobStore, container: str) -> None:
+    """No blob, and before that not even a container: neither has the eTag that was read."""
+    with pytest.raises(BlobConflict):
+        store.put(f"{container}/x", b"1", if_match="0x1")
+    store.put(f"{container}/other", b"1")
+    with pytest.raises(BlobConflict):
+        store.put(f"{container}/x", b"1", if_match="0x1")
+    assert not store.exists(f"{container}/x")
+
+
+def test_a_version_that_was_deleted_cannot_be_read(store: BlobStore, container: str) -> None:
+    """Storage may call it either: Azurite looks at the condition first. Polling for a change finds nothing."""
+    store.put(f"{container}/other", b"1")
+    with pytest.raises((BlobNotFound, BlobConflict)):
+        store.get(f"{container}/x", if_match="0x1")
+    with pytest.raises(BlobNotFound):
+        store.get_if_changed(f"{container}/x", etag="0x1")
+
+
+def test_the_same_content_again_is_another_version(store: BlobStore, container: str) -> None:
+    first = store.put(f"{container}/x", b"1")
+    assert store.put(f"{container}/x", b"1") != first
+
+
+def test_an_empty_blob_is_a_blob(store: BlobStore, container: str) -> None:
+    etag = store.put(f"{container}/x", b"")
+    blob = store.get_if_changed(f"{container}/x", etag=None)
+    assert blob is not None
+    assert (blob.data, blob.etag) == (b"", etag)
+    assert store.head(f"{container}/x").size == 0
+
+
+def test_of_many_swaps_with_one_etag_one_succeeds(store: BlobStore, container: str) -> None:
+    etag = store.put(f"{container}/x", b"")
+
+    def swap(number: int) -> int | None:
+        try:
+            store.put(f"{container}/x", str(number).encode(), if_match=etag)
+        except BlobConflict:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = (number for number in pool.map(swap, range(16)) if number is not None)
+    assert store.get(f"{container}/x").data == str(winner).encode()
+
+
+def test_many_first_writes_share_one_new_container(store: BlobStore, container: str) -> None:
+    names = [f"{container}/{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: store.put(name, b"1"), names))
+    assert [info.path for info in store.list(f"{container}/")] == names
 
 
 def test_listing_goes_by_prefix_and_name(store: BlobStore, container: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.azure_blobs import AzureBlobStore
 from adapters.settings import APP_DIRECTORY, SettingsError, read_settings, role
+from adapters.table_ledger import TableLedger
 
 MINIMAL = {"AzureWebJobsStorage": "UseDevelopmentStorage=true"}
 
@@ -48,8 +50,68 @@ def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    settings = read_settings({"AzureWebJobsStorage": "AccountKey=secret1", "RATCHET_EVENTS_TOPIC_KEY": "secret2"})
+    settings = read_settings(
+        {
+            "AzureWebJobsStorage": "AccountName=a;AccountKey=secret1",
+            "RATCHET_EVENTS_TOPIC_ENDPOINT": "https://topic",
+            "RATCHET_EVENTS_TOPIC_KEY": "secret2",
+            "MLFLOW_TRACKING_URI": "https://user:secret3@mlflow",
+        }
+    )
     assert "secret" not in repr(settings)
+    assert "https://topic" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        "UseDevelopmentStorage=true",
+        "UseDevelopmentStorage=true;",
+        "usedevelopmentstorage=True",
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=YQ==;EndpointSuffix=core.windows.net",
+        "BlobEndpoint=https://a.blob.x;TableEndpoint=https://a.table.x;SharedAccessSignature=sv=2025&sig=x",
+    ],
+)
+def test_what_storage_shows_is_a_connection_string(connection: str) -> None:
+    settings = read_settings({"AzureWebJobsStorage": connection})
+    AzureBlobStore.from_settings(settings)
+    TableLedger.from_settings(settings)
+
+
+@pytest.mark.parametrize(
+    "connection",
+    ["secret", "AccountKey=secret", "AccountName=a", "AccountName=;AccountKey=secret", "AccountName=a;secret"],
+)
+def test_another_text_is_not_and_stays_out_of_the_message(connection: str) -> None:
+    with pytest.raises(SettingsError, match="AzureWebJobsStorage is no connection string") as caught:
+        read_settings({"AzureWebJobsStorage": connection})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["account.blob.core.windows.net", "ftp://x", "https://"])
+def test_addresses_are_addresses(address: str) -> None:
+    names = ("RATCHET_EVENTS_TOPIC_ENDPOINT", "AzureWebJobsStorage__blobServiceUri")
+    with pytest.raises(SettingsError) as caught:
+        read_settings({**MINIMAL, **dict.fromkeys(names, address)})
+    assert len(caught.value.problems) == len(names)
+    assert all(f"{name} is '{address}'" in str(caught.value) for name in names)
+
+
+def test_a_key_without_its_topic_is_a_mistake() -> None:
+    with pytest.raises(SettingsError, match="RATCHET_EVENTS_TOPIC_ENDPOINT is missing"):
+        read_settings({**MINIMAL, "RATCHET_EVENTS_TOPIC_KEY": "secret"})
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "3601", "soon"])
+def test_a_ttl_is_a_time(value: str) -> None:
+    with pytest.raises(SettingsError, match="RATCHET_POINTER_TTL_SECONDS"):
+        read_settings({**MINIMAL, "RATCHET_POINTER_TTL_SECONDS": value})
+
+
+def test_empty_is_as_good_as_absent() -> None:
+    """The example file has empty values for what is optional."""
+    optional = ("RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY", "MLFLOW_TRACKING_URI", "RATCHET_ROLE")
+    assert read_settings({**MINIMAL, **dict.fromkeys(optional, " ")}) == read_settings(MINIMAL)
 
 
 def test_the_registry_is_asked_for_where_it_is_needed() -> None:

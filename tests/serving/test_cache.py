@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.manifest import GoldenRows
+from adapters.blobs import Blob, StorageUnavailable
+from adapters.pointer import pointer_path
+from models.manifest import GoldenRows, InputColumn
 from serving.cache import REFUSED_PAUSE_SECONDS, ActiveModel, ModelCache
-from serving.disk import KEPT_MODELS
+from serving.disk import ABANDONED_AFTER_SECONDS, KEPT_MODELS
 from serving.errors import NoModelYet
 from tests.fakes.blobs import MemoryBlobs
-from tests.serving.graphs import PIPELINE, expected, golden, graph, publish
+from tests.serving.graphs import PIPELINE, SIGNATURE, expected, golden, graph, publish
+
+MODEL_2 = f"models/{PIPELINE}/versions/2/model.onnx"
 
 
 class Clock:
@@ -105,6 +113,28 @@ BAD_VERSIONS = {
         {"model": b"nonsense", "model_sha256": hashlib.sha256(b"nonsense").hexdigest()},
         "cannot be loaded",
     ),
+    "no golden rows": (
+        {"golden": GoldenRows(dict.fromkeys(("distance", "carrier", "at"), ()), ())},
+        "no golden rows",
+    ),
+    "golden rows without an input": (
+        {"golden": GoldenRows({"distance": (1.0,)}, ((0.5, 0.5),))},
+        "no golden values for the input 'carrier'",
+    ),
+    "a positive class that is none": ({"signature": dataclasses.replace(SIGNATURE, positive="yes")}, "'yes'"),
+    "more classes than probabilities": (
+        {"signature": dataclasses.replace(SIGNATURE, classes=("early", "on time", "late"))},
+        "for 3 classes",
+    ),
+    "an input that the graph lacks": (
+        {
+            "signature": dataclasses.replace(SIGNATURE, inputs=(*SIGNATURE.inputs, InputColumn("speed", "number"))),
+            "golden": dataclasses.replace(
+                golden(graph(2)), inputs={**golden(graph(2)).inputs, "speed": (1.0, 2.0, 3.0)}
+            ),
+        },
+        "does not run on its golden rows",
+    ),
 }
 
 
@@ -135,12 +165,195 @@ def test_a_refused_model_is_left_alone_for_a_while(blobs: MemoryBlobs, cache: Mo
     assert _later(cache, clock, REFUSED_PAUSE_SECONDS + 1).manifest.version == 2
 
 
-def test_a_pointer_that_cannot_be_read_changes_nothing(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+def test_a_golden_answer_that_differs_in_the_sign_of_zero_is_another(blobs: MemoryBlobs, cache: ModelCache) -> None:
+    """P(late) of version 0 at distance 0 is 0.0: equal to -0.0, but not the same bits."""
+    right = golden(graph(0))
+    rows = tuple(tuple(-0.0 if value == 0.0 else value for value in row) for row in right.probabilities)
+    assert rows == right.probabilities
+    publish(blobs, 0, golden=dataclasses.replace(right, probabilities=rows))
+    with pytest.raises(NoModelYet, match="golden rows differently"):
+        cache.active(PIPELINE)
+
+
+def test_a_refusal_keeps_its_reason_when_storage_was_away_meanwhile(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
     publish(blobs, 1)
     cache.active(PIPELINE)
-    blobs.put(f"models/{PIPELINE}/live.json", b'{"schema": 99}')
+    publish(blobs, 2, model=graph(7))
+    _later(cache, clock)
+    refused = cache.status(PIPELINE)["last_error"]
+    blobs.away = True
+    _later(cache, clock)
+    assert cache.status(PIPELINE)["last_error"] == "storage cannot be reached"
+    blobs.away = False
+    _later(cache, clock)
+    assert cache.status(PIPELINE)["last_error"] == refused
+
+
+def test_a_mended_model_under_a_new_version_is_not_held_up(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    """The pause is for the version that was refused; another promotion is another chance, even of the same bytes."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    same = {"model_sha256": hashlib.sha256(graph(2)).hexdigest(), "golden": golden(graph(2))}
+    publish(blobs, 2, model=graph(7))
     assert _later(cache, clock).manifest.version == 1
-    assert "schema 99" in cache.status(PIPELINE)["last_error"]
+    publish(blobs, 3, model=graph(2), **same)
+    assert _later(cache, clock).manifest.version == 3
+
+
+def test_a_version_with_the_bytes_of_the_last_one_is_still_a_new_version(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    same = {"model_sha256": hashlib.sha256(graph(1)).hexdigest(), "golden": golden(graph(1))}
+    publish(blobs, 2, model=graph(1), **same)
+    assert _later(cache, clock).headers == {"x-ratchet-model-version": "2", "x-ratchet-run": "run-2"}
+
+
+@pytest.mark.parametrize("missing", ["model.onnx", "model.json"])
+def test_a_pointer_to_files_that_are_not_there_is_reported(
+    missing: str, blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    blobs.delete(f"models/{PIPELINE}/versions/2/{missing}")
+    assert _later(cache, clock).manifest.version == 1
+    assert f"versions/2/{missing}" in cache.status(PIPELINE)["last_error"]
+    reads = len(blobs.reads)
+    _later(cache, clock)
+    assert len(blobs.reads) == reads, "left alone for a while"
+
+
+def test_a_pointer_that_is_gone_is_reported_and_the_champion_stays(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    blobs.delete(pointer_path(PIPELINE))
+    assert _later(cache, clock).manifest.version == 1
+    assert "pointer is gone" in cache.status(PIPELINE)["last_error"]
+
+
+NO_DOCUMENTS = [b'{"schema": 99}', b"[]", b"null", b"", b"\xff", b'{"schema": 1}', b'{"schema": 1, "champion": 5}']
+
+
+@pytest.mark.parametrize("document", NO_DOCUMENTS)
+def test_a_pointer_that_cannot_be_read_changes_nothing(
+    document: bytes, blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    blobs.put(pointer_path(PIPELINE), document)
+    assert _later(cache, clock).manifest.version == 1
+    assert "pointer cannot be read" in cache.status(PIPELINE)["last_error"]
+
+
+@pytest.mark.parametrize("document", NO_DOCUMENTS)
+def test_a_manifest_that_cannot_be_read_changes_nothing(
+    document: bytes, blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    blobs.put(f"models/{PIPELINE}/versions/2/model.json", document)
+    assert _later(cache, clock).manifest.version == 1
+    assert "model.json cannot be read" in cache.status(PIPELINE)["last_error"]
+
+
+class Failing(MemoryBlobs):
+    """Storage whose reads of chosen paths fail in a chosen way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: dict[str, Exception] = {}
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        if path in self.failures:
+            raise self.failures[path]
+        return super().get(path, if_match=if_match)
+
+
+def test_storage_that_goes_away_half_way_is_tried_again_at_the_next_check(clock: Clock, tmp_path: Path) -> None:
+    blobs = Failing()
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    blobs.failures[MODEL_2] = StorageUnavailable(MODEL_2, "storage cannot be reached")
+    assert _later(cache, clock).manifest.version == 1
+    blobs.failures.clear()
+    assert _later(cache, clock).manifest.version == 2
+
+
+def test_an_error_of_another_kind_is_reported_and_does_not_end_the_looking(clock: Clock, tmp_path: Path) -> None:
+    blobs = Failing()
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    blobs.failures[MODEL_2] = MemoryError("no room")
+    assert _later(cache, clock).manifest.version == 1
+    assert cache.status(PIPELINE)["last_error"] == "MemoryError: no room"
+    blobs.failures.clear()
+    assert _later(cache, clock, REFUSED_PAUSE_SECONDS + 1).manifest.version == 2
+
+
+def test_a_process_without_a_thread_to_spare_goes_on_serving(blobs: MemoryBlobs, clock: Clock, tmp_path: Path) -> None:
+    full = True
+
+    def start(work: Callable[[], None]) -> None:
+        if full:
+            raise RuntimeError("can't start new thread")
+        work()
+
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=start)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    assert _later(cache, clock).manifest.version == 1
+    assert "can't start new thread" in cache.status(PIPELINE)["last_error"]
+    full = False
+    assert _later(cache, clock).manifest.version == 2
+
+
+class Slow(MemoryBlobs):
+    """Storage that is away, and takes its time to say so."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__()
+        self.asked = 0
+        self._clock, self._seconds = clock, seconds
+
+    def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
+        self.asked += 1
+        self._clock.now += self._seconds
+        raise StorageUnavailable(path, "storage cannot be reached")
+
+
+def test_without_a_model_only_one_request_waits_for_storage_that_is_away(clock: Clock, tmp_path: Path) -> None:
+    """Longer than the TTL: those who queued behind the first must not each wait as long again."""
+    blobs = Slow(clock, seconds=15.0)
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+    for _ in range(3):
+        with pytest.raises(NoModelYet, match="cannot be reached"):
+            cache.active(PIPELINE)
+    assert blobs.asked == 1
+
+
+def test_the_status_tells_since_when_and_how_old(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    empty = cache.status(PIPELINE)
+    assert (empty["version"], empty["since"], empty["age_seconds"]) == (None, None, None)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    blobs.away = True
+    _later(cache, clock, 60.0)
+    status = cache.status(PIPELINE)
+    assert (status["version"], status["run"], status["age_seconds"]) == (1, "run-1", 60.0)
+    assert status["since"] is not None
+    assert status["last_check"] is not None
 
 
 def test_serving_goes_on_while_storage_is_away(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
@@ -157,6 +370,27 @@ def test_a_restart_while_storage_is_away_serves_the_last_champion(blobs: MemoryB
     blobs.away = True
     again = ModelCache(blobs, tmp_path, 1.0)
     assert _late(again.active(PIPELINE)) == expected(1, 100.0)
+
+
+def test_a_restart_while_the_champion_is_refused_serves_the_last_good_one(
+    blobs: MemoryBlobs, clock: Clock, tmp_path: Path
+) -> None:
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    publish(blobs, 2, model=graph(7))
+    again = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+    assert again.active(PIPELINE).manifest.version == 1
+    assert "version 2" in again.status(PIPELINE)["last_error"]
+    publish(blobs, 3)
+    assert _later(again, clock).manifest.version == 3
+
+
+def test_what_nobody_promoted_is_not_served_from_disk(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """Storage that answers is believed: another environment may have used the directory."""
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    with pytest.raises(NoModelYet, match="nothing was promoted"):
+        ModelCache(MemoryBlobs(), tmp_path, 1.0).active(PIPELINE)
 
 
 def test_a_restart_does_not_download_the_model_again(blobs: MemoryBlobs, tmp_path: Path) -> None:
@@ -187,11 +421,98 @@ def test_the_disk_cache_stays_small(blobs: MemoryBlobs, cache: ModelCache, clock
     assert len(list(tmp_path.rglob("*.onnx"))) == KEPT_MODELS
 
 
+def test_what_a_killed_process_left_in_the_disk_cache_goes_in_time(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    folder = tmp_path / PIPELINE
+    folder.mkdir()
+    for name in (".tmp-dead", "0123.json", ".tmp-alive"):
+        (folder / name).write_bytes(b"half")
+    long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
+    for name in (".tmp-dead", "0123.json"):
+        os.utime(folder / name, (long_ago, long_ago))
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    sha256 = hashlib.sha256(graph(1)).hexdigest()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {".tmp-alive", "live.json", f"{sha256}.json", f"{sha256}.onnx"}
+
+
+def test_processes_share_a_disk_cache(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """Each is a cache of its own here. They load, store and prune at once, and what is left starts another one."""
+    versions = range(1, KEPT_MODELS + 6)
+    for version in versions:
+        publish(blobs, version)
+    pointers = [_pointed_at(blobs, version) for version in versions]
+    barrier = threading.Barrier(4)
+
+    def process(own: list[MemoryBlobs]) -> None:
+        barrier.wait(30)
+        for storage in own:
+            ModelCache(storage, tmp_path, 1.0).active(PIPELINE)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(process, [pointers[shift:] + pointers[:shift] for shift in range(4)]))
+    last = pointers[-1]
+    ModelCache(last, tmp_path, 1.0).active(PIPELINE)
+    assert len(list(tmp_path.rglob("*.onnx"))) <= KEPT_MODELS
+    assert list(tmp_path.rglob(".tmp-*")) == []
+    last.away = True
+    assert _late(ModelCache(last, tmp_path, 1.0).active(PIPELINE)) == expected(versions[-1], 100.0)
+
+
+def _pointed_at(blobs: MemoryBlobs, version: int) -> MemoryBlobs:
+    """The same storage, at the time when its pointer named `version`."""
+    then = MemoryBlobs()
+    for path in blobs.paths():
+        then.put(path, blobs.get(path).data)
+    publish(then, version)
+    return then
+
+
 def test_a_disk_that_cannot_be_written_costs_the_cache_only(blobs: MemoryBlobs, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     publish(blobs, 1)
     assert ModelCache(blobs, blocked, 1.0).active(PIPELINE).manifest.version == 1
+
+
+class Gated(MemoryBlobs):
+    """Storage whose model downloads wait for a gate, so that a test can look around during a swap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.gate = threading.Event(), threading.Event()
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        if path == MODEL_2:
+            self.entered.set()
+            assert self.gate.wait(30)
+        return super().get(path, if_match=if_match)
+
+
+def test_requests_do_not_wait_while_a_model_is_loaded(tmp_path: Path) -> None:
+    blobs = Gated()
+    done = threading.Event()
+
+    def start(work: Callable[[], None]) -> None:
+        def then_tell() -> None:
+            work()
+            done.set()
+
+        threading.Thread(target=then_tell).start()
+
+    cache = ModelCache(blobs, tmp_path, 0.0, start=start)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    in_flight = cache.active(PIPELINE)
+    assert blobs.entered.wait(30), "the check runs beside the request"
+    for _ in range(3):
+        assert cache.active(PIPELINE) is in_flight
+    done.clear()
+    blobs.gate.set()
+    assert done.wait(30)
+    assert cache.active(PIPELINE).manifest.version == 2
+    assert _late(in_flight) == expected(1, 100.0), "who started on the old session finishes on it"
 
 
 def test_no_request_sees_half_a_swap(blobs: MemoryBlobs, tmp_path: Path) -> None:
