@@ -43,7 +43,7 @@ class DurableEngine(Protocol):
         body: bytes,
         base: str | None = None,
     ) -> tuple[int, Mapping[str, str], bytes | None]:
-        """Answers a request to the management API or the RPC; `path` is still percent-encoded."""
+        """Answers a request to the management API or the RPC; `path` is percent-encoded, without slashes around it."""
         ...
 
 

@@ -240,7 +240,8 @@ def worker_environment(configured: Settings, workers: int, address: str) -> dict
 def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.AppRunner:
     application = web.Application(client_max_size=body_limit)
     application.router.add_route("*", "/{path:.*}", handler)
-    return web.AppRunner(application, access_log=None, shutdown_timeout=drain)
+    # aiohttp waits this long twice: for the handlers under way, and once more after it has cancelled their reading.
+    return web.AppRunner(application, access_log=None, shutdown_timeout=drain / 2)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> int:

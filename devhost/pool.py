@@ -155,6 +155,8 @@ class WorkerPool:
         """Ends every worker: says stop, and kills those that have not ended after a moment."""
         self._stopping.set()
         for worker in self._workers.values():
+            if worker.state == "starting":  # it loads the app and would not hear us
+                worker.kill()
             worker.state = "stopping"
             worker.connection.send((wire.STOP,))
         if self._keepers:
@@ -215,7 +217,7 @@ class WorkerPool:
                 self._not_loaded(loaded, f"no process can be started for it: {error}")
             else:
                 await self._live(worker)
-            if not self._started:
+            if not self._started and (loaded.cancelled() or loaded.exception() is not None):
                 return
             failures = 1 if loop.time() - started >= STABLE_SECONDS else failures + 1
             with contextlib.suppress(TimeoutError):

@@ -73,6 +73,7 @@ def wait(req: func.HttpRequest) -> func.HttpResponse:
     note("waiting")
     while not (NOTES / "released").exists():
         time.sleep(0.01)
+    time.sleep(0.3)  # so that a host that does not wait for it has the time to show that
     return func.HttpResponse("waited")
 
 

@@ -54,8 +54,6 @@ def talk(context: df.DurableOrchestrationContext):
 class FakeEngine:
     """Notes what the host does with it, and answers every request with what it was."""
 
-    made: list[FakeEngine]
-
     def __init__(
         self,
         *,
@@ -334,6 +332,18 @@ async def test_a_killed_host_leaves_no_worker_not_even_a_busy_one(tmp_path: Path
         await until(lambda: not any(is_running(pid) for pid in pids), limit=2)
         with pytest.raises(aiohttp.ClientError):
             await busy
+
+
+async def test_a_host_that_is_asked_to_stop_while_it_starts_stops(tmp_path: Path) -> None:
+    source = "import os, time\nopen(os.environ['NOTES'] + '/pid', 'a').write(f'{os.getpid()}\\n')\ntime.sleep(600)\n"
+    app_dir = sample_app.write(tmp_path, source)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "devhost", "start", "--app", str(app_dir), "--port", "0"), cwd=REPOSITORY
+    )
+    await until(lambda: len(sample_app.notes(tmp_path, "pid")) == 1)
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert not is_running(int(sample_app.notes(tmp_path, "pid")[0]))
 
 
 async def test_a_host_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:

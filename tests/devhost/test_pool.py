@@ -137,6 +137,25 @@ async def test_a_function_over_its_time_limit_fails_and_its_worker_is_replaced(t
         assert inside.notes("busy") == [str(pid)]
 
 
+async def test_the_least_busy_worker_gets_the_work(tmp_path: Path) -> None:
+    async with running(tmp_path) as inside:
+        blocked = asyncio.create_task(inside.pool.invoke(inside.call("once", redispatch=True)))
+        await until(lambda: len(inside.notes("once")) == 1)
+        outcomes = [await inside.pool.invoke(inside.call("hello")) for _ in range(4)]
+        (other,) = [pid for pid, _ in inside.pool.workers if str(pid) not in inside.notes("once")]
+        assert {dict(o.value[1][1])["x-pid"] for o in outcomes if o.value is not None} == {str(other)}
+        blocked.cancel()
+
+
+async def test_functions_that_block_threads_do_not_keep_others_waiting(tmp_path: Path) -> None:
+    async with running(tmp_path, workers=1) as inside:
+        blocked = [asyncio.create_task(inside.pool.invoke(inside.call("wait"))) for _ in range(30)]
+        await until(lambda: len(inside.notes("waiting")) == len(blocked))
+        assert (await inside.pool.invoke(inside.call("hello"))).ok
+        (tmp_path / "notes" / "released").touch()
+        assert all(outcome.ok for outcome in await asyncio.gather(*blocked))
+
+
 async def test_work_that_may_run_again_is_left_to_the_next_host_when_the_pool_stops(tmp_path: Path) -> None:
     async with running(tmp_path, workers=1) as inside:
         work = asyncio.create_task(inside.pool.invoke(inside.call("once", redispatch=True)))

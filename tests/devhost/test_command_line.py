@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from devhost.__main__ import main, options, parser
+from devhost.errors import DevhostError
+
+
+def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUNCTIONS_WORKER_PROCESS_COUNT", raising=False)
+    chosen = options(parser().parse_args(["start", "--app", str(tmp_path)]))
+    assert (chosen.app_dir, chosen.state_dir) == (tmp_path, tmp_path / ".devhost")
+    assert (chosen.host, chosen.port, chosen.workers) == ("127.0.0.1", 7071, 1)
+    monkeypatch.setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "3")
+    assert options(parser().parse_args(["start", "--app", str(tmp_path)])).workers == 3
+
+
+@pytest.mark.parametrize(("argument", "value"), [("--workers", "0"), ("--app", "nowhere/at/all")])
+def test_impossible_options_are_named(tmp_path: Path, argument: str, value: str) -> None:
+    with pytest.raises(DevhostError, match=value):
+        options(parser().parse_args(["start", "--app", str(tmp_path), argument, value]))
+
+
+def test_event_grid_has_a_command_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def event_grid(argv: list[str]) -> int:
+        seen.append(argv)
+        return 5
+
+    package, cli = types.ModuleType("devhost.eventgrid"), types.ModuleType("devhost.eventgrid.cli")
+    vars(cli)["main"] = event_grid
+    vars(package)["cli"] = cli
+    monkeypatch.setitem(sys.modules, "devhost.eventgrid", package)
+    monkeypatch.setitem(sys.modules, "devhost.eventgrid.cli", cli)
+    assert main(["eventgrid", "--help"]) == 5
+    assert seen == [["--help"]]
+
+
+def test_help_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["start", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for word in ("eventgrid", "--state", "/admin/host/status", "local.settings.json", "Ctrl-C"):
+        assert word in shown
