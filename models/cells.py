@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from models.spec import Column
+from models.texts import ISO_8601, MISSING_TEXTS
 
-MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""Cells that mean: no value. What R, pandas, SQL clients and Python write for it."""
 TRUE_TEXTS = ("true", "t", "yes", "y", "1", "1.0")
 FALSE_TEXTS = ("false", "f", "no", "n", "0", "0.0")
 MAX_SAMPLE_CHARACTERS = 60
@@ -21,13 +20,6 @@ MAX_SAMPLE_CHARACTERS = 60
 MAX_ALLOWED_CHARACTERS = 120
 """How much of a list of allowed categories a reason repeats."""
 MICROSECONDS = 1_000_000
-ISO_8601 = (
-    r"^(?<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[Tt ](?<hour>[01][0-9]|2[0-3]):(?<minute>[0-5][0-9])"
-    r"(?::(?<second>[0-5][0-9])(?:\.(?<fraction>[0-9]{1,9}))?)?)?"
-    r"(?: ?(?:[Zz]|UTC|(?<sign>[+-])(?<zone_hour>[01][0-9]|2[0-3])(?::?(?<zone_minute>[0-5][0-9]))?))?$"
-)
-"""A date, or a date and a time of day, with or without a zone. Without one it is UTC."""
 WORDS = {
     "number": "a number",
     "integer": "a whole number",
@@ -81,7 +73,7 @@ class TypedColumn:
 def read_column(raw: pl.Series, name: str, column: Column) -> TypedColumn:
     """The typed values of a raw column, with everything that the spec finds wrong with them."""
     text = as_text(raw)
-    missing = _missing(raw, text)
+    missing = _missing(raw, text, column)
     values = _values(raw, text, column).set(missing, None)
     wrong = values.is_null() & ~missing
     problems = [
@@ -103,11 +95,13 @@ def as_text(raw: pl.Series) -> pl.Series:
     return raw.cast(pl.String)
 
 
-def _missing(raw: pl.Series, text: pl.Series) -> pl.Series:
+def _missing(raw: pl.Series, text: pl.Series, column: Column) -> pl.Series:
     if raw.dtype.is_float():
         return raw.is_null() | raw.is_nan().fill_null(value=True)
     if raw.dtype == pl.String or raw.dtype in {pl.Categorical, pl.Enum}:
-        return text.is_null() | text.str.strip_chars().is_in(MISSING_TEXTS).fill_null(value=True)
+        # A category is its text to the letter, blanks included: the feature graph compares it so in requests too.
+        written = text if column.type in {"category", "text"} else text.str.strip_chars()
+        return text.is_null() | written.is_in(MISSING_TEXTS).fill_null(value=True)
     return raw.is_null()
 
 

@@ -14,6 +14,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from models.manifest import InputColumn, InputKind, Signature
+from models.texts import MISSING_TEXTS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,8 +53,8 @@ def fit_features(profile: Profile, spec: PipelineSpec) -> bytes:
     """The graph for rows of this profile: equal profiles and specs give equal bytes.
 
     Inputs as in `models.manifest.InputColumn`; output `features`, FLOAT [N, F]. Missing numbers stay NaN. A category
-    is 0 when missing, 1 when unknown or rarer than `categories.minimum_count`, and 2, 3, ... by falling frequency
-    (equally frequent ones by name), for at most `categories.maximum` of them.
+    is 0 when missing (MISSING_TEXTS, as in files), 1 when unknown or rarer than `categories.minimum_count`, and 2, 3,
+    ... by falling frequency (equally frequent ones by name), for at most `categories.maximum` of them.
     """
     inputs, nodes, columns = [], [], []
     for name in spec.features:
@@ -116,8 +117,9 @@ def _ranked(profile: Profile, spec: PipelineSpec, name: str) -> list[str]:
 
 
 def _encoder(name: str, output: str, ranked: list[str]) -> onnx.NodeProto:
-    codes = [MISSING_CODE, *(FIRST_CODE + rank for rank in range(len(ranked)))]
-    keys = helper.make_tensor("keys", TensorProto.STRING, [len(codes)], [key.encode() for key in ("", *ranked)])
+    codes = [MISSING_CODE] * len(MISSING_TEXTS) + [FIRST_CODE + rank for rank in range(len(ranked))]
+    texts = [text.encode() for text in (*MISSING_TEXTS, *ranked)]
+    keys = helper.make_tensor("keys", TensorProto.STRING, [len(codes)], texts)
     values = helper.make_tensor("values", TensorProto.DOUBLE, [len(codes)], codes)
     default = helper.make_tensor("default", TensorProto.DOUBLE, [1], [UNKNOWN_CODE])
     return helper.make_node(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from models.errors import bounded
 from models.manifest import InputKind, Signature
+from models.texts import ISO_8601
 from serving.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ MAX_ROWS = 100_000
 """Rows in one request: beyond this, a request should be several."""
 
 NAN = math.nan
+_ISO_8601 = re.compile(ISO_8601)
 
 
 def number(value: Any) -> float:
@@ -47,7 +50,7 @@ def boolean(value: Any) -> float:
 
 
 def category(value: Any) -> str:
-    """A text; null is missing, and so is the empty text."""
+    """A text; null is missing. Which texts mean "missing" is in the model's graph."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -56,11 +59,14 @@ def category(value: Any) -> str:
 
 
 def timestamp(value: Any) -> float:
-    """ISO 8601 (UTC when it names no zone) or seconds since 1970 UTC; null is missing."""
+    """ISO 8601 as files may have it (UTC when it names no zone), or seconds since 1970 UTC; null is missing."""
     if not isinstance(value, str):
         return number(value)
+    if not _ISO_8601.match(value):
+        raise ValueError("is not an ISO 8601 time")
     try:
-        moment = datetime.fromisoformat(value)
+        # In what the pattern lets through, these are the only liberties that `fromisoformat` does not know.
+        moment = datetime.fromisoformat(value[:11] + value[11:].upper().replace("UTC", "Z").replace(" ", ""))
     except ValueError as exc:
         raise ValueError("is not an ISO 8601 time") from exc
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

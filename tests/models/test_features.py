@@ -17,6 +17,7 @@ from models.manifest import InputColumn, Signature
 from models.partitions import clean_partition
 from models.profiles import Profile, merge, profile
 from models.spec import PipelineSpec
+from models.texts import MISSING_TEXTS
 from tests.models.flights import ROOT, csv, files, flight_delays, rows, small
 
 
@@ -57,14 +58,14 @@ def test_ranks_follow_frequency_then_name_and_their_bounds() -> None:
     counts = {"": 90, "rare": 1, "b": 5, "a": 5, "often": 9, "least": 2}
     origins = {"JFK": 10}
     seen = Profile(112, 0, 0.0, 1.0, {}, {"carrier": counts, "origin": origins})
-    names = ["", "often", "a", "b", "least", "rare", "never seen", " a", "A"]
+    names = ["", "often", "a", "b", "least", "rare", "never seen", " a", "A", *MISSING_TEXTS]
     frame = pl.DataFrame({"carrier": names, "origin": ["JFK"] * len(names)}).with_columns(
         distance=pl.lit(0.0), hour=pl.lit(0.0), weekend=pl.lit(0.0)
     )
 
     codes = compute_matrix(fit_features(seen, small()), frame, small())[:, 0]
 
-    assert codes.tolist() == [0, 2, 3, 4, 1, 1, 1, 1, 1]
+    assert codes.tolist() == [0, 2, 3, 4, 1, 1, 1, 1, 1, *[0] * len(MISSING_TEXTS)]
 
 
 def test_one_row_gives_the_bits_of_the_batch_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:

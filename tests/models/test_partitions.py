@@ -28,6 +28,7 @@ from models.partitions import (
     to_parquet,
 )
 from models.spec import PipelineSpec, SpecError
+from models.texts import MISSING_TEXTS
 from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, small
 
 APRIL_1 = datetime(2013, 4, 1, 5, tzinfo=UTC).timestamp()
@@ -69,11 +70,17 @@ def test_a_clean_row_has_features_in_order_then_label_and_time() -> None:
     assert (partition.rows_read, partition.rejected.height, dict(partition.reasons)) == (1, 0, {})
 
 
-@pytest.mark.parametrize("missing", ["", "NA", "NaN", "null", "None", " NA "])
+@pytest.mark.parametrize("missing", MISSING_TEXTS)
 def test_missing_is_null_for_numbers_and_empty_for_categories(missing: str) -> None:
     line = f"2013-04-01T05:00:00Z,10,{missing},{missing},{missing},5,{missing}"
 
     assert clean(csv(line)).frame.rows() == [("", "", None, 5.0, None, 0, APRIL_1)]
+
+
+def test_blanks_are_nothing_around_a_number_and_part_of_a_category() -> None:
+    frame = clean(csv("2013-04-01T05:00:00Z,10, NA ,JFK, NA ,5, NA ")).frame
+
+    assert frame.rows() == [(" NA ", "JFK", None, 5.0, None, 0, APRIL_1)]
 
 
 BAD_ROWS = [

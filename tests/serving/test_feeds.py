@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.cells import read_column
 from models.manifest import InputColumn, Signature
+from models.spec import Column
+from models.texts import ISO_8601
 from serving.errors import BadRequest
 from serving.feeds import FeedReader
 
@@ -99,3 +103,14 @@ def test_records_and_columns_give_the_same_feed(records: list[dict[str, Any]]) -
     by_record, by_column = READER.from_records(records), READER.from_columns(columns, len(records))
     for name in "nibct":
         np.testing.assert_array_equal(by_record[name], by_column[name])
+
+
+@given(st.from_regex(ISO_8601, fullmatch=True) | st.sampled_from(["2013-02-30", "2013-01-31Z", "2013-W05", "20130131"]))
+def test_a_time_means_in_a_request_what_it_means_in_a_file(text: str) -> None:
+    column = read_column(pl.Series([text]), "t", Column(type="timestamp"))
+    if column.wrong[0]:
+        with pytest.raises(BadRequest, match="is not an ISO 8601 time"):
+            READER.from_records([{"t": text}])
+    else:
+        instant = column.values.cast(pl.Int64)[0] / 1e6
+        assert READER.from_records([{"t": text}])["t"].tolist() == [instant]
