@@ -74,13 +74,17 @@ class RunRef(Payload):
 
 @dataclass(frozen=True, slots=True)
 class Uploads(Payload):
-    """What waits in the ledger. `oldest` and `newest` (ISO 8601 UTC) are when pending rows last changed, or ''."""
+    """What waits in the ledger. `oldest` and `newest` (ISO 8601 UTC) are when pending rows last changed, or ''.
 
-    pending: int
-    oldest: str
-    newest: str
-    quiet_seconds: float
-    longest_wait_seconds: float
+    `problem` is what is wrong with the pipeline's file, or ''; then no run is possible and the rest is empty.
+    """
+
+    pending: int = 0
+    oldest: str = ""
+    newest: str = ""
+    quiet_seconds: float = 0.0
+    longest_wait_seconds: float = 0.0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

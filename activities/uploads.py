@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 
-from activities.contracts import Claimed, RetrainRequest, RunRef, Uploads
+from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
 from activities.workspace import PlannedPartition, existing_keys, partition_key
 from adapters.blobs import BlobNotFound
 from adapters.ledger import Partition
+from adapters.specs import UnknownPipeline
+from models.errors import bounded
+
+log = logging.getLogger("ratchet.uploads")
 
 TRAINING = "training"
 """The container that users upload to. The app never writes to it."""
 
 
 def look(request: RetrainRequest, to: Dependencies) -> Uploads:
-    """How much is pending, and since when."""
-    spec = to.specs.load(request.pipeline)
+    """How much is pending, and since when; or what is wrong with the pipeline's file."""
+    from models.spec import SpecError
+
+    try:
+        spec = to.specs.load(request.pipeline)
+    except (SpecError, UnknownPipeline) as exc:
+        # No error of the run's: trying again does not help, mending the file does.
+        log.warning("%s cannot be retrained: %s", request.pipeline, exc)
+        return Uploads(problem=bounded(exc, MAX_SENTENCE_CHARACTERS))
     changed = [row.changed for row in to.ledger.rows(request.pipeline, ("pending",))]
     return Uploads(
         pending=len(changed),

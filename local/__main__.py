@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from adapters.specs import SpecFiles
 from devhost.errors import DevhostError
 from devhost.supervisor import exit_on_signals
+from local.parts import REPOSITORY
 from local.stack import DEFAULT_PORTS, LocalStack, Ports, start_stack
+from models.spec import SpecError
 
 DATA = Path(".local")
 INTERRUPTED = 130
@@ -59,6 +62,8 @@ def up(arguments: argparse.Namespace, console: Console) -> int:
             ) as stack,
         ):
             _explain(stack, console)
+            if arguments.app is None:
+                _name_mistakes(console)
             stack.watch()
     except DevhostError as error:
         console.print(str(error), markup=False, style="red", soft_wrap=True)
@@ -91,6 +96,16 @@ def _explain(stack: LocalStack, console: Console) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _name_mistakes(console: Console) -> None:
+    """A pipeline whose file has a mistake does not retrain; the others do."""
+    specs = SpecFiles(REPOSITORY / "pipelines")
+    for name in specs.names():
+        try:
+            specs.load(name)
+        except SpecError as error:
+            console.print(f"Pipeline {name} cannot be retrained: {error}", markup=False, style="red", soft_wrap=True)
 
 
 if __name__ == "__main__":

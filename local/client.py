@@ -103,13 +103,17 @@ class LastRun(_Answer):
 
 
 class PipelineStatus(_Answer):
-    """`GET /api/pipelines/{pipeline}`. `partitions` counts the ledger's rows by state."""
+    """`GET /api/pipelines/{pipeline}`. `partitions` counts the ledger's rows by state.
+
+    `problem` is why the latest attempt at a run failed.
+    """
 
     pipeline: str
     champion: Champion | None = None
     partitions: Mapping[str, int] = {}
     run: RunProgress | None = None
     last_run: LastRun | None = None
+    problem: str | None = None
 
 
 class RunSummary(_Answer):

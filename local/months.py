@@ -300,6 +300,8 @@ def _follow_run(
 def _doing(status: PipelineStatus) -> str:
     if status.run:
         return f"is at step {status.run.step} of run {status.run.id or 'that is about to begin'}"
+    if status.problem:
+        return f"cannot run: {status.problem}"
     if status.last_run:
         last = status.last_run
         return f"runs nothing; its last run {last.id} ended as {last.outcome}: {last.sentence or 'no reason given'}"

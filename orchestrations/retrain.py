@@ -86,8 +86,10 @@ def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
     )
     progress = Progress(context, run.run)
     progress.enter("quiet")
-    waiting = yield from _settle_down(context, request)
-    if not waiting and not request.force:
+    uploads = yield from _settle_down(context, request)
+    if uploads.problem:
+        return {"run": run.run, "outcome": "failed", "sentence": uploads.problem}
+    if not uploads.pending and not request.force:
         return {"run": run.run, "outcome": "nothing_to_do", "sentence": "Nothing is pending."}
     try:
         settled, outcome = yield from _run(context, run, progress)
@@ -111,15 +113,15 @@ def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
     return batch.size
 
 
-def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, bool]:
-    """Waits until uploads have been quiet, or the longest wait is over. Whether anything is pending."""
+def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, Uploads]:
+    """Waits until uploads have been quiet, or the longest wait is over."""
     while True:
         uploads = Uploads.from_dict((yield from _call(context, contracts.LOOK, request)))
-        if not uploads.pending:
-            return False
+        if not uploads.pending or request.force:
+            return uploads
         until = quiet_until(uploads)
-        if request.force or until <= context.current_utc_datetime:
-            return True
+        if until <= context.current_utc_datetime:
+            return uploads
         yield context.create_timer(until)
 
 

@@ -16,6 +16,7 @@ from activities.workspace import record_path
 from adapters.blobs import BlobNotFound
 from adapters.ledger import TRANSITIONS
 from adapters.specs import UnknownPipeline
+from models.errors import bounded
 from triggers import services
 from triggers.answers import answer_json, answering
 from triggers.runs import ACTIVE, ensure_run, run_status
@@ -38,12 +39,18 @@ def list_pipelines(req: func.HttpRequest) -> func.HttpResponse:
 @blueprint.durable_client_input(client_name="client")
 @answering
 async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
-    """Champion, partitions by state, the run under way with its progress, and how the last one ended."""
+    """Champion, partitions by state, the run under way with its progress, how the last one ended.
+
+    `problem` is what made the latest attempt fail, with or without a run's record, or null.
+    """
     pipeline = _known(req)
     status = await run_status(client, pipeline)
     active = status is not None and status["runtime"] in ACTIVE
     run = _progress(status["progress"]) if status is not None and active else None
-    return answer_json({"pipeline": pipeline, "run": run, **await asyncio.to_thread(_stored, pipeline)})
+    problem = None if status is None or active else _problem(status)
+    return answer_json(
+        {"pipeline": pipeline, "run": run, "problem": problem, **await asyncio.to_thread(_stored, pipeline)}
+    )
 
 
 @blueprint.function_name("list_runs")
@@ -107,6 +114,13 @@ def _champion(pipeline: str) -> dict[str, Any] | None:
         "why": pointer.why,
         "metrics": dict(manifest.metrics),
     }
+
+
+def _problem(status: Mapping[str, Any]) -> str | None:
+    output = status["output"]
+    if status["runtime"] == "Failed":
+        return bounded(output)
+    return str(output["sentence"]) if isinstance(output, dict) and output.get("outcome") == "failed" else None
 
 
 def _progress(custom: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -207,13 +207,9 @@ def test_a_stored_version_that_is_damaged_is_not_promoted(world: World) -> None:
     world.steps(run)
     before = read_champion(world.blobs, PIPELINE)
     assert before is not None
-    # The next run's version, damaged between registration and promotion.
-    world.upload("c.csv", rows(20))
-    later = world.start()
-    world.call(claim, later)
+    # The version, damaged between registration and promotion.
     damaged = f"models/{PIPELINE}/versions/2/model.onnx"
     world.blobs.put(damaged, b"damaged")
-    world.blobs.put(f"models/{PIPELINE}/live.json", world.blobs.get(f"models/{PIPELINE}/live.json").data)
     pointer = json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data)
     pointer["champion"]["version"] = 1  # as before the promotion
     world.blobs.put(f"models/{PIPELINE}/live.json", json.dumps(pointer).encode())
@@ -231,6 +227,15 @@ def test_a_failed_run_gives_its_claims_back_and_at_last_sets_them_aside(world: W
         assert settled.pending == (1 if attempt < MAX_ATTEMPTS else 0)
     assert world.ledger.state(path) == "failed"
     assert world.read(f"runs/{PIPELINE}/{run.run}.json")["sentence"] == "boom"
+
+
+def test_looking_tells_what_is_wrong_with_the_pipelines_file(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.write_spec(SPEC.replace("rounds: 40", "rounds: forty"))
+    uploads = look(RetrainRequest(PIPELINE), world.to)
+    assert uploads.pending == 0
+    assert "shops.yaml:" in uploads.problem
+    assert "rounds" in uploads.problem
 
 
 def test_looking_tells_how_long_uploads_have_waited(world: World) -> None:

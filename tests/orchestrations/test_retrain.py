@@ -108,6 +108,15 @@ async def test_nothing_pending_is_no_run(app: Answers, tmp_path: Path) -> None:
     assert [name for name, _ in app.asked] == ["look"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_wrong_pipeline_file_is_no_run(app: Answers, tmp_path: Path, *, force: bool) -> None:
+    app.uploads = [Uploads(problem="shops.yaml:3: label: is missing")]
+    there = await _until_ended(app, tmp_path, force=force)
+    assert (there["runtimeStatus"], there["output"]["outcome"]) == ("Completed", "failed")
+    assert there["output"]["sentence"] == "shops.yaml:3: label: is missing"
+    assert [name for name, _ in app.asked] == ["look"]
+
+
 async def test_force_runs_without_anything_pending(app: Answers, tmp_path: Path) -> None:
     app.uploads = [Uploads(0, "", "", 0, 0)]
     app.answer("claim", lambda _: Claimed(new=0, todo=0, batches=0))
