@@ -17,16 +17,13 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
+from adapters.azure_options import PATIENCE
 from adapters.blobs import Blob, BlobConflict, BlobError, BlobInfo, BlobNotFound, StorageUnavailable
 from models.errors import bounded
 
 if TYPE_CHECKING:
     from adapters.settings import Settings
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30
-RETRIES = 2
-"""The SDK's own retries, one to three seconds apart. Few: activities have a retry policy, and serving has a model to go
-on with."""
 NOT_MODIFIED, BAD_REQUEST, CONFLICT, PRECONDITION_FAILED = 304, 400, 409, 412
 PASSING = frozenset({408, 429})
 """Request timeout, too many requests: not the request's fault, and worth trying again."""
@@ -42,16 +39,7 @@ class AzureBlobStore:
     @classmethod
     def from_settings(cls, settings: Settings) -> AzureBlobStore:
         """The app's own account, by connection string or by identity."""
-        options: dict[str, Any] = {
-            "connection_timeout": CONNECT_SECONDS,
-            "read_timeout": READ_SECONDS,
-            "retry_total": RETRIES,
-            "retry_connect": RETRIES,
-            "retry_read": RETRIES,
-            "initial_backoff": 1,
-            "increment_base": 1,
-            "random_jitter_range": 1,
-        }
+        options: dict[str, Any] = {**PATIENCE, "initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1}
         if settings.storage_connection is not None:
             return cls(BlobServiceClient.from_connection_string(settings.storage_connection, **options))
         from azure.identity import DefaultAzureCredential

@@ -16,6 +16,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModif
 from azure.data.tables import TableClient, UpdateMode
 
 from adapters import ledger
+from adapters.azure_options import PATIENCE
 from adapters.ledger import LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ class TableLedger:
     @classmethod
     def from_settings(cls, settings: Settings) -> TableLedger:
         """A ledger in the app's own account. The table is made at the first write."""
+        options: dict[str, Any] = {**PATIENCE, "retry_backoff_factor": 1}
         if settings.storage_connection is not None:
-            return cls(TableClient.from_connection_string(settings.storage_connection, TABLE))
+            return cls(TableClient.from_connection_string(settings.storage_connection, TABLE, **options))
         from azure.identity import DefaultAzureCredential
 
         credential = DefaultAzureCredential(managed_identity_client_id=settings.client_id)
-        return cls(TableClient(str(settings.table_service_uri), TABLE, credential=credential))
+        return cls(TableClient(str(settings.table_service_uri), TABLE, credential=credential, **options))
 
     def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
         return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -11,7 +12,7 @@ from azure.functions.warmup import WarmUpContext
 
 from activities.dependencies import utc_now
 from activities.uploads import TRAINING
-from adapters.ledger import Sighting
+from adapters.ledger import Partition, Sighting
 from triggers import services
 from triggers.runs import ACTIVE, ensure_run, run_status
 
@@ -26,36 +27,41 @@ log = logging.getLogger("ratchet.sweep")
 async def sweep(timer: func.TimerRequest, client: df.DurableOrchestrationClient) -> None:
     """For each pipeline: record what events missed, free the claims of dead runs, start a run when something waits."""
     for pipeline in services.specs().names():
-        status = await run_status(client, pipeline)
-        active = status is not None and status["runtime"] in ACTIVE
-        missed, waiting = await asyncio.to_thread(compare, pipeline, free_claims=not active)
+        missed, waiting, claims = await asyncio.to_thread(compare, pipeline)
         if missed:
             log.warning("%s: %d uploads had not been noticed", pipeline, missed)
-        if waiting and not active:
+        # Asked after the claims were read: a run that begins in between has claims of its own, which are not touched.
+        status = await run_status(client, pipeline)
+        if status is not None and status["runtime"] in ACTIVE:
+            continue
+        await asyncio.to_thread(free, claims)
+        if waiting or claims:
             await ensure_run(client, pipeline)
 
 
-def compare(pipeline: str, *, free_claims: bool) -> tuple[int, int]:
-    """Brings the ledger in line with the container: (changes, pending partitions).
-
-    With `free_claims`, claims are given back: the caller knows that no run of the pipeline is alive.
-    """
+def compare(pipeline: str) -> tuple[int, int, list[Partition]]:
+    """Brings the ledger in line with the container: (changes, pending partitions, claimed partitions)."""
     ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
-    changes, present = 0, set()
+    changes, waiting, present, claims = 0, 0, set(), []
     for blob in services.blobs().list(f"{TRAINING}/{pipeline}/"):
         path = blob.path.removeprefix(f"{TRAINING}/")
         present.add(path)
         changes += ledger.see(pipeline, Sighting(path, blob.etag, blob.size), now=now)
-    waiting = 0
     for row in list(ledger.rows(pipeline)):
         if row.state != "removed" and row.path not in present:
             changes += ledger.forget(pipeline, row.path, sequencer="", now=now)
-        elif row.state == "claimed" and free_claims:
-            ledger.release(pipeline, row.path, run=row.run, reason="its run ended without settling it", now=now)
-            waiting += 1
+        elif row.state == "claimed":
+            claims.append(row)
         else:
             waiting += row.state == "pending"
-    return changes, waiting
+    return changes, waiting, claims
+
+
+def free(claims: Iterable[Partition]) -> None:
+    """Gives back the claims of runs that are no more."""
+    ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
+    for row in claims:
+        ledger.release(row.pipeline, row.path, run=row.run, reason="its run ended without settling it", now=now)
 
 
 @warming.function_name("warmup")
