@@ -89,9 +89,8 @@ class Uploads(Payload):
 
 @dataclass(frozen=True, slots=True)
 class Claimed(Payload):
-    """`new` partitions were claimed; `todo` partitions have to be validated, in `batches` batches."""
+    """`todo` partitions have to be validated, in `batches` batches."""
 
-    new: int
     todo: int
     batches: int
 

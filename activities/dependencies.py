@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from activities.workspace import Workspace
 from adapters.blobs import BlobStore
-from adapters.events import EventPublisher
+from adapters.events import EventPublisher, EventsUnavailable, Notice
 from adapters.ledger import Ledger
 from adapters.registry import Registry
 from adapters.specs import SpecFiles
+
+log = logging.getLogger("ratchet.events")
 
 
 def utc_now() -> datetime:
@@ -33,6 +36,13 @@ class Dependencies:
 
     def workspace(self, pipeline: str, run: str) -> Workspace:
         return Workspace(self.blobs, pipeline, run)
+
+    def tell(self, notice: Notice) -> None:
+        """Publishes an event, if it can be. What it tells has happened: a topic that is away may not undo a run."""
+        try:
+            self.events.publish(notice)
+        except EventsUnavailable as exc:
+            log.warning("the event %s of %s was not sent: %s", notice.type, notice.pipeline, exc)
 
     def now(self) -> str:
         """ISO 8601 UTC with microseconds."""

@@ -41,7 +41,7 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     if pointer.history:
         registry.set_alias(run.pipeline, PREVIOUS, pointer.history[0].version)
     data = {"version": version.version, "run": run.run, "generation": pointer.generation, "why": pointer.why}
-    to.events.publish(Notice("Ratchet.ModelPromoted", run.pipeline, run.run, data))
+    to.tell(Notice("Ratchet.ModelPromoted", run.pipeline, run.run, data))
     return Done(sentence=f"version {version.version} is live")
 
 

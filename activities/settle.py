@@ -8,9 +8,10 @@ from typing import Any
 
 from activities.contracts import STEPS, Finish, Settled
 from activities.dependencies import Dependencies
+from activities.quarantine import set_file_aside
 from activities.workspace import PlannedPartition, Workspace, record_path
 from adapters.events import EventType, Notice
-from adapters.ledger import Settlement
+from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
 
 
 def settle(finish: Finish, to: Dependencies) -> Settled:
@@ -29,12 +30,26 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
 def abandon(finish: Finish, to: Dependencies) -> Settled:
     """After a failure: gives the claims back, so that the next run takes them, and records why this one failed."""
     workspace = to.workspace(finish.pipeline, finish.run)
-    for row in to.ledger.rows(finish.pipeline, ("claimed",)):
+    plan = {partition.path: partition for partition in workspace.plan_if_there()}
+    for row in list(to.ledger.rows(finish.pipeline, ("claimed",))):
         if row.run == finish.run:
-            to.ledger.release(row.pipeline, row.path, run=finish.run, reason=finish.sentence, now=to.now())
+            _give_back(row, plan.get(row.path), finish, to)
     _write_record(finish, workspace, [], to)
     _tell("Ratchet.RunFailed", finish, to)
     return Settled(_pending(finish.pipeline, to))
+
+
+def _give_back(row: Partition, planned: PlannedPartition | None, finish: Finish, to: Dependencies) -> None:
+    """A partition without an outcome is what the run may have failed over; after its attempts it gets one."""
+    workspace = to.workspace(finish.pipeline, finish.run)
+    blamed = planned is not None and not workspace.is_judged(planned.key)
+    if planned is not None and blamed and row.attempts + 1 >= MAX_ATTEMPTS:
+        from models.reading import PartitionRejected
+
+        why = f"could not be processed in {MAX_ATTEMPTS} runs; the last one said: {finish.sentence}"
+        rejection = PartitionRejected(planned.name, "not_processed", why)
+        workspace.write_outcome(planned.key, set_file_aside(workspace, planned, rejection, to))
+    to.ledger.release(row.pipeline, row.path, run=finish.run, reason=finish.sentence, now=to.now(), blamed=blamed)
 
 
 def _settle_one(finish: Finish, partition: PlannedPartition, outcome: dict[str, Any], to: Dependencies) -> None:
@@ -95,7 +110,7 @@ def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> di
 
 def _tell(event: EventType, finish: Finish, to: Dependencies) -> None:
     data = {"run": finish.run, "outcome": finish.outcome, "sentence": finish.sentence}
-    to.events.publish(Notice(event, finish.pipeline, finish.run, data))
+    to.tell(Notice(event, finish.pipeline, finish.run, data))
 
 
 def _pending(pipeline: str, to: Dependencies) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
 from activities.workspace import PlannedPartition, existing_keys, partition_key
 from adapters.blobs import BlobNotFound
-from adapters.ledger import Partition
+from adapters.ledger import Claim, Partition
 from adapters.specs import UnknownPipeline
 from models.errors import bounded
 
@@ -40,21 +40,25 @@ def look(request: RetrainRequest, to: Dependencies) -> Uploads:
 
 
 def claim(run: RunRef, to: Dependencies) -> Claimed:
-    """Claims every pending partition for `run` and writes the run's plan.
+    """Claims every partition that this run has to judge, and writes the run's plan.
 
-    The blob itself says which eTag is current: a late or stale event cannot make the run read something old. A repeat
-    keeps what an earlier try has claimed.
+    Those are the pending ones, and all that were judged by another data contract than the pipeline's file has now. The
+    blob itself says which eTag is current: a late or stale event cannot make the run read something old. A repeat keeps
+    what an earlier try has claimed.
     """
     workspace = to.workspace(run.pipeline, run.run)
     text = to.specs.text(run.pipeline)
     fingerprint = to.specs.load(run.pipeline).data_fingerprint
-    rows = list(to.ledger.rows(run.pipeline, ("pending", "claimed", "included")))
+    rows = list(to.ledger.rows(run.pipeline, ("pending", "claimed", "included", "quarantined", "failed")))
     mine = [row for row in rows if row.state == "claimed" and row.run == run.run]
-    pending = [row for row in rows if row.state == "pending"]
-    claimed = workspace.in_parallel(lambda row: _claim_one(row, run, to), pending)
+    open_rows = [
+        row for row in rows if row.state == "pending" or (row.state != "claimed" and row.contract != fingerprint)
+    ]
+    claimed = workspace.in_parallel(lambda row: _claim_one(row, run, fingerprint, to), open_rows)
+    kept = [row for row in rows if row.state == "included" and row.contract == fingerprint]
     partitions = [
         PlannedPartition(row.path, row.etag, row.size, partition_key(row.path, row.etag, fingerprint), new)
-        for group, new in ((mine, True), (claimed, True), ([row for row in rows if row.state == "included"], False))
+        for group, new in ((mine, True), (claimed, True), (kept, False))
         for row in group
         if row is not None
     ]
@@ -64,14 +68,13 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     batches = workspace.write_batches("validate", todo)
     plan = {"spec": text, "started": run.started, "partitions": [asdict(partition) for partition in partitions]}
     workspace.write("plan.json", plan)
-    return Claimed(new=sum(partition.new for partition in partitions), todo=len(todo), batches=batches)
+    return Claimed(todo=len(todo), batches=batches)
 
 
-def _claim_one(row: Partition, run: RunRef, to: Dependencies) -> Partition | None:
+def _claim_one(row: Partition, run: RunRef, contract: str, to: Dependencies) -> Partition | None:
     try:
         blob = to.blobs.head(f"{TRAINING}/{row.path}")
     except BlobNotFound:
         to.ledger.forget(row.pipeline, row.path, sequencer="", now=to.now())
         return None
-    current = replace(row, etag=blob.etag, size=blob.size)
-    return to.ledger.claim(current, run=run.run, now=to.now())
+    return to.ledger.claim(row, Claim(run.run, blob.etag, blob.size, contract), now=to.now())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from activities.contracts import BATCH_SIZE
-from adapters.blobs import BlobStore
+from adapters.blobs import BlobNotFound, BlobStore
 
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
@@ -31,6 +31,11 @@ class PlannedPartition:
     size: int
     key: str
     new: bool
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.rpartition("/")[2]
 
 
 def partition_key(path: str, etag: str, data_fingerprint: str) -> str:
@@ -82,6 +87,10 @@ class Workspace:
         """The partitions of this run, sorted by path."""
         return [PlannedPartition(**entry) for entry in self.read("plan.json")["partitions"]]
 
+    def plan_if_there(self) -> list[PlannedPartition]:
+        """The same; nothing when the claim has not come to its end."""
+        return self.plan() if self.blobs.exists(self._work("plan.json")) else []
+
     def spec(self) -> PipelineSpec:
         """The spec as it was when the run claimed its partitions: an edit meanwhile concerns the next run."""
         from models.spec import parse_spec
@@ -127,12 +136,31 @@ class Workspace:
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(function, items))
 
+    def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
+        """Stores what became of a partition's content, for this run and all others."""
+        self.blobs.put(self.outcome_path(key), _json(outcome), content_type="application/json")
+
+    def write_gone(self, key: str, reason: str) -> None:
+        """Stores that this run found no such content. Another run may find it, so this is not kept by content."""
+        self.write(_gone(key), {"state": "gone", "reason": reason})
+
+    def is_judged(self, key: str) -> bool:
+        """Whether a partition has an outcome."""
+        return self.blobs.exists(self.outcome_path(key)) or self.blobs.exists(self._work(_gone(key)))
+
     def _outcome(self, key: str) -> dict[str, Any]:
-        outcome: dict[str, Any] = json.loads(self.blobs.get(self.outcome_path(key)).data)
+        try:
+            outcome: dict[str, Any] = json.loads(self.blobs.get(self.outcome_path(key)).data)
+        except BlobNotFound:
+            outcome = self.read(_gone(key))
         return outcome
 
     def _work(self, name: str) -> str:
         return f"features/{self.pipeline}/work/{self.run}/{name}"
+
+
+def _gone(key: str) -> str:
+    return f"gone-{key}.json"
 
 
 def record_path(pipeline: str, run: str) -> str:

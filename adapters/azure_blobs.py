@@ -18,13 +18,14 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from adapters.azure_options import PATIENCE
-from adapters.blobs import Blob, BlobConflict, BlobError, BlobInfo, BlobNotFound, StorageUnavailable
+from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobError, BlobInfo, BlobNotFound, StorageUnavailable
 from models.errors import bounded
 
 if TYPE_CHECKING:
     from adapters.settings import Settings
 
 NOT_MODIFIED, BAD_REQUEST, CONFLICT, PRECONDITION_FAILED = 304, 400, 409, 412
+ARCHIVED = frozenset({"BlobArchived", "BlobBeingRehydrated"})
 PASSING = frozenset({408, 429})
 """Request timeout, too many requests: not the request's fault, and worth trying again."""
 SERVER_ERRORS = range(500, 600)
@@ -137,6 +138,8 @@ def _errors(path: str) -> Iterator[None]:
     except ClientAuthenticationError as exc:
         raise BlobError(path, f"storage does not let this app at {path}: {bounded(exc.message)}") from exc
     except HttpResponseError as exc:
+        if getattr(exc, "error_code", None) in ARCHIVED:
+            raise BlobArchived(path, f"{path} is in the archive tier; rehydrate it or upload it again") from exc
         if exc.status_code in {CONFLICT, PRECONDITION_FAILED}:
             raise BlobConflict(path, f"{path} was changed by somebody else") from exc
         if exc.status_code in PASSING or exc.status_code in SERVER_ERRORS:

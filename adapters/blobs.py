@@ -25,6 +25,10 @@ class BlobConflict(BlobError):
     """The blob changed since it was read (if_match), or exists although it must not (only_new)."""
 
 
+class BlobArchived(BlobError):
+    """The blob is in the archive tier, or on its way out of it: it cannot be read now."""
+
+
 class StorageUnavailable(BlobError):
     """Storage could not be reached, throttled, or timed out, after the client's own retries. Worth trying again."""
 

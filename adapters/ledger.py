@@ -20,15 +20,15 @@ PartitionState = Literal["pending", "claimed", "included", "quarantined", "faile
 TRANSITIONS: Mapping[PartitionState, frozenset[PartitionState]] = {
     "pending": frozenset({"pending", "claimed", "removed"}),
     "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "removed"}),
-    "included": frozenset({"pending", "removed"}),
-    "quarantined": frozenset({"pending", "removed"}),
-    "failed": frozenset({"pending", "removed"}),
+    "included": frozenset({"pending", "claimed", "removed"}),
+    "quarantined": frozenset({"pending", "claimed", "removed"}),
+    "failed": frozenset({"pending", "claimed", "removed"}),
     "removed": frozenset({"pending", "removed"}),
 }
 """From each state, the states that may follow. Every other change is an IllegalTransition."""
 
 MAX_ATTEMPTS = 3
-"""Runs that may fail with a partition before it is set aside as failed, so that it cannot stop the others for ever."""
+"""Runs that may fail over a partition before it is set aside as failed, so that it cannot stop the others for ever."""
 
 
 class LedgerError(RatchetError):
@@ -59,7 +59,11 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A row of the ledger. `changed` is when its state last changed, in ISO 8601 UTC."""
+    """A row of the ledger. `changed` is when its state last changed, in ISO 8601 UTC.
+
+    `contract` is the fingerprint of the data contract that it was last judged by: under another one it has to be judged
+    again, whatever its state. `attempts` counts the runs that failed over it.
+    """
 
     pipeline: str
     path: str
@@ -71,6 +75,17 @@ class Partition:
     run: str = ""
     attempts: int = 0
     reason: str = ""
+    contract: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a run takes a partition for: the content that the blob has now, and the data contract to judge it by."""
+
+    run: str
+    etag: str
+    size: int
+    contract: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +124,35 @@ def moved(row: Partition, to: PartitionState, *, now: str, run: str = "", reason
     return replace(row, state=to, changed=now, run=run, reason=reason)
 
 
-def claimed(row: Partition | None, current: Partition, *, run: str, now: str) -> Partition | None:
-    """The row claimed for `run` with the eTag and size of `current`, or None when somebody changed it first."""
-    if row is None or row.state not in {"pending", "claimed"} or (row.state == "claimed" and row.run != run):
+def claimed(row: Partition | None, known: Partition, claim: Claim, *, now: str) -> Partition | None:
+    """The row claimed, or None when somebody changed it since it was `known` (newer content, another run's claim)."""
+    if row is None:
         return None
-    return replace(moved(row, "claimed", now=now, run=run), etag=current.etag, size=current.size)
+    mine = row.state == "claimed" and (row.run, row.etag) == (claim.run, claim.etag)
+    unchanged = (row.state, row.etag) == (known.state, known.etag) and row.state not in {"claimed", "removed"}
+    if not (mine or unchanged):
+        return None
+    row = moved(row, "claimed", now=now, run=claim.run)
+    return replace(row, etag=claim.etag, size=claim.size, contract=claim.contract)
 
 
 def settled(row: Partition | None, settlement: Settlement, *, run: str, now: str) -> Partition | None:
     """The row at the end of its run, or None when the claim no longer stands."""
     if row is None or row.state != "claimed" or row.run != run or row.etag != settlement.etag:
         return None
-    return moved(row, settlement.to, now=now, run=run, reason=settlement.reason)
+    return replace(moved(row, settlement.to, now=now, run=run, reason=settlement.reason), attempts=0)
 
 
-def released(row: Partition | None, *, run: str, now: str, reason: str) -> Partition | None:
-    """A claimed row after its run failed: pending again, or failed after its attempts. None: no such claim."""
+def released(row: Partition | None, *, run: str, now: str, reason: str, blamed: bool) -> Partition | None:
+    """A claimed row after its run failed: pending again, or failed. None: no such claim.
+
+    Only a run that failed over this very partition (`blamed`) counts as an attempt: what befell the whole run says
+    nothing against the data.
+    """
     if row is None or row.state != "claimed" or row.run != run:
         return None
-    attempts = row.attempts + 1
-    to: PartitionState = "failed" if attempts >= MAX_ATTEMPTS else "pending"
+    attempts = row.attempts + blamed
+    to: PartitionState = "failed" if blamed and attempts >= MAX_ATTEMPTS else "pending"
     return replace(moved(row, to, now=now, reason=reason), attempts=attempts)
 
 
@@ -155,14 +179,14 @@ class Ledger(Protocol):
         """Rows of a pipeline by row key, only those in `states` when given."""
         ...
 
-    def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
-        """The row claimed for `run` with the eTag and size of `partition`, or None when somebody changed it first."""
+    def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:
+        """The row `known` claimed, or None when somebody changed it since it was read."""
         ...
 
     def settle(self, pipeline: str, settlement: Settlement, *, run: str, now: str) -> bool:
         """Ends a claim; whether the claim still stood (a new upload or another run may have taken it over)."""
         ...
 
-    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
-        """Gives a claim back after a failed run; whether the claim still stood."""
+    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str, blamed: bool = False) -> bool:
+        """Gives a claim back after a failed run, `blamed` for the failure or not; whether the claim still stood."""
         ...

@@ -17,7 +17,7 @@ from azure.data.tables import TableClient, UpdateMode
 
 from adapters import ledger
 from adapters.azure_options import PATIENCE
-from adapters.ledger import LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
+from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
     from adapters.settings import Settings
@@ -63,15 +63,17 @@ class TableLedger:
             except ResourceNotFoundError:
                 return  # no table yet: nothing was ever uploaded
 
-    def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
-        pipeline, path = partition.pipeline, partition.path
-        return self._changed(pipeline, path, lambda row: ledger.claimed(row, partition, run=run, now=now))
+    def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:
+        return self._changed(known.pipeline, known.path, lambda row: ledger.claimed(row, known, claim, now=now))
 
     def settle(self, pipeline: str, settlement: Settlement, *, run: str, now: str) -> bool:
         return self._change(pipeline, settlement.path, lambda row: ledger.settled(row, settlement, run=run, now=now))
 
-    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
-        return self._change(pipeline, path, lambda row: ledger.released(row, run=run, reason=reason, now=now))
+    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str, blamed: bool = False) -> bool:
+        def released(row: Partition | None) -> Partition | None:
+            return ledger.released(row, run=run, now=now, reason=reason, blamed=blamed)
+
+        return self._change(pipeline, path, released)
 
     def _change(self, pipeline: str, path: str, change: Change) -> bool:
         return self._changed(pipeline, path, change) is not None
@@ -134,6 +136,7 @@ def _partition(entity: Any) -> Partition:
         run=entity["run"],
         attempts=int(entity["attempts"]),
         reason=entity["reason"],
+        contract=entity["contract"],
     )
 
 

@@ -68,12 +68,13 @@ class CleanPartition:
 def clean_partition(data: bytes, *, name: str, spec: PipelineSpec) -> CleanPartition:
     """The clean and the rejected rows of the file `name` (.csv, .csv.gz, .parquet or .jsonl) with content `data`.
 
-    Raises PartitionRejected when the file cannot be used as a whole, SpecError when the label's expression is wrong.
+    Raises PartitionRejected when the file cannot be used as a whole, SpecError when the label's expression can be
+    evaluated over no file at all.
     """
     check_label(spec)
     raw, fields = read_rows(data, name=name, columns=list(spec.columns))
     typed = {column: read_column(raw[column], column, rule) for column, rule in spec.columns.items()}
-    label, problems = _label(typed, spec)
+    label, problems = _label(typed, name, spec)
     problems += [problem for column in typed.values() for problem in column.problems]
     no_time = typed[spec.time].missing
     problems.append(Problem(f"{spec.time}: missing", no_time, f"{spec.time}: missing, so the row has no time"))
@@ -143,24 +144,24 @@ def _looks_at_other_rows(spec: PipelineSpec) -> bool:
     return together != alone
 
 
-def _label(typed: Mapping[str, TypedColumn], spec: PipelineSpec) -> tuple[pl.Series, list[Problem]]:
+def _label(typed: Mapping[str, TypedColumn], name: str, spec: PipelineSpec) -> tuple[pl.Series, list[Problem]]:
     """UInt8 [N] with null where a row has no label, and why it has none."""
     expression = _expression(spec)
     columns = pl.DataFrame({name: column.values for name, column in typed.items()})
     try:
         values = columns.select(label=expression).to_series()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
-        problem = f"cannot be evaluated for these rows: {bounded(exc, 200)}"
-        raise SpecError(f"{spec.name}.yaml", 0, "label.expression", problem) from exc
+        problem = f"has rows for which the label's expression cannot be evaluated: {bounded(exc, 200)}"
+        raise PartitionRejected(name, "label_failed", problem) from exc
     label = values.cast(pl.Float64)
     none = label.is_null() | label.is_nan().fill_null(value=True)
     strange = ~none & ~label.is_in([0.0, 1.0])
     shown = values.cast(pl.String)
     problems = [Problem("label: neither 0 nor 1", strange, "label: ", shown, " is neither 0 nor 1")]
     explained = pl.zeros(label.len(), pl.Boolean, eager=True)
-    for name in dict.fromkeys(expression.meta.root_names()):
-        column = typed[name]
-        problems.append(Problem(f"{name}: missing", none & column.missing, f"{name}: missing, so there is no label"))
+    for root in dict.fromkeys(expression.meta.root_names()):
+        column = typed[root]
+        problems.append(Problem(f"{root}: missing", none & column.missing, f"{root}: missing, so there is no label"))
         explained = explained | column.missing | column.wrong
     problems.append(Problem("label: no value", none & ~explained, "label: its expression gives no value for this row"))
     return label.set(none | strange, None).cast(pl.UInt8).alias(LABEL), problems

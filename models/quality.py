@@ -24,6 +24,8 @@ ADVICE = {
     "missing_columns": "Add the columns or correct their names in the header, or change `columns` in the pipeline.",
     "no_rows": "Upload the file again once it has rows.",
     "too_many_categories": "Leave the column out of the pipeline's features.",
+    "label_failed": "Correct the cells that the label's expression cannot take, or change it in the pipeline.",
+    "not_processed": "Upload the file again to have it tried again. If that fails too, this is a defect: report it.",
     "too_many_bad_rows": "Correct the rows and upload the file again, or raise `quality.maximum_bad_rows`.",
 }
 """What to do next, by the code of a PartitionRejected."""

@@ -31,6 +31,8 @@ RejectionCode = Literal[
     "no_rows",
     "too_many_bad_rows",
     "too_many_categories",
+    "label_failed",
+    "not_processed",
 ]
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 ROW = "__row"

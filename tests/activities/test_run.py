@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.contracts import MAX_PAYLOAD_BYTES, Finish, RetrainRequest
+from activities.contracts import MAX_PAYLOAD_BYTES, Finish, ItemRef, RetrainRequest
 from activities.live import read_champion
 from activities.promote import promote
 from activities.settle import abandon
@@ -16,7 +16,7 @@ from activities.validate import validate
 from adapters.ledger import MAX_ATTEMPTS
 from models.golden import GoldenMismatch
 from serving.service import InferenceService
-from tests.activities.world import PIPELINE, SPEC, World, rows
+from tests.activities.world import PIPELINE, SPEC, TOWNS, World, rows
 
 
 @pytest.fixture
@@ -218,15 +218,80 @@ def test_a_stored_version_that_is_damaged_is_not_promoted(world: World) -> None:
     assert json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data) == pointer
 
 
-def test_a_failed_run_gives_its_claims_back_and_at_last_sets_them_aside(world: World) -> None:
+def test_what_befell_the_whole_run_is_not_held_against_the_data(world: World) -> None:
     path = world.upload("a.csv", rows(0))
+    for _ in range(MAX_ATTEMPTS + 1):
+        run = world.start()
+        claimed = claim(run, world.to)
+        world.fan_out(validate, run, claimed.todo)
+        assert abandon(Finish(PIPELINE, run.run, run.started, "failed", "the registry is away"), world.to).pending == 1
+    assert world.ledger.state(path) == "pending"
+    assert world.read(f"runs/{PIPELINE}/{run.run}.json")["sentence"] == "the registry is away"
+    assert world.run()["outcome"] == "promoted"
+
+
+def test_what_runs_fail_over_again_and_again_is_set_aside_with_a_report(world: World) -> None:
+    path, poison = world.upload("a.csv", rows(0)), world.upload("poison.csv", rows(10))
     for attempt in range(1, MAX_ATTEMPTS + 1):
         run = world.start()
         claim(run, world.to)
-        settled = abandon(Finish(PIPELINE, run.run, run.started, "failed", "boom"), world.to)
-        assert settled.pending == (1 if attempt < MAX_ATTEMPTS else 0)
-    assert world.ledger.state(path) == "failed"
-    assert world.read(f"runs/{PIPELINE}/{run.run}.json")["sentence"] == "boom"
+        if attempt == 1:
+            world.call(validate, ItemRef(run.pipeline, run.run, 0, 0))
+        settled = abandon(Finish(PIPELINE, run.run, run.started, "failed", "the worker died"), world.to)
+        assert settled.pending == (2 if attempt < MAX_ATTEMPTS else 1)
+    assert (world.ledger.state(path), world.ledger.state(poison)) == ("pending", "failed")
+    (report,) = [text for text in world.blobs.paths("quarantine/shops/poison.csv") if text.endswith(".md")]
+    assert "the worker died" in world.blobs.get(report).data.decode()
+    assert "Ratchet.DataQuarantined" in [notice.type for notice in world.events.heard]
+    record = world.run()
+    assert [partition["path"] for partition in record["partitions"]] == [path]
+    assert world.upload("poison.csv", rows(10, seed=1)) == poison
+    assert [partition["path"] for partition in world.run()["partitions"]] == [poison]
+
+
+def test_a_label_that_cannot_be_made_of_some_rows_sends_their_file_to_quarantine(world: World) -> None:
+    world.write_spec(SPEC.replace("label: {column: sold,", 'label: {expression: "CAST(town AS INT) > 2",'))
+    numbered = rows(0)
+    for number, town in enumerate(TOWNS, start=1):
+        numbered = numbered.replace(town.encode(), str(number).encode())
+    good = world.upload("a.csv", numbered)
+    bad = world.upload("b.csv", rows(10))
+    record = world.run()
+    states = {partition["path"]: partition["state"] for partition in record["partitions"]}
+    assert states == {good: "included", bad: "quarantined"}
+
+
+def test_an_archived_blob_goes_to_quarantine_with_a_report(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    path = world.upload("old.csv", rows(10))
+    world.blobs.archived.add(f"training/{path}")
+    record = world.run()
+    (old,) = [partition for partition in record["partitions"] if partition["path"] == path]
+    assert old["state"] == "quarantined"
+    assert "archive tier" in world.blobs.get(old["report"]).data.decode()
+
+
+def test_a_changed_data_contract_judges_everything_again(world: World) -> None:
+    below_zero = rows(10).replace(b",9", b",-9").replace(b",8", b",-8").replace(b",7", b",-7")
+    dear, cheap = world.upload("dear.csv", rows(0)), world.upload("cheap.csv", below_zero)
+    world.run()
+    assert (world.ledger.state(dear), world.ledger.state(cheap)) == ("included", "quarantined")
+    world.write_spec(SPEC.replace("price: {type: number, minimum: 0}", "price: {type: number, minimum: -1000}"))
+    record = world.run()
+    assert [partition["path"] for partition in record["partitions"]] == [cheap, dear]
+    assert (world.ledger.state(dear), world.ledger.state(cheap)) == ("included", "included")
+    world.write_spec(SPEC)
+    record = world.run()
+    assert (world.ledger.state(dear), world.ledger.state(cheap)) == ("included", "quarantined")
+    assert world.run()["partitions"] == []
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_topic_that_is_away_changes_nothing(world: World, *, away: bool) -> None:
+    world.events.away = away
+    world.upload("a.csv", rows(0))
+    world.upload("empty.csv", b"")
+    assert world.run()["outcome"] == "promoted"
 
 
 def test_looking_tells_what_is_wrong_with_the_pipelines_file(world: World) -> None:

@@ -11,7 +11,7 @@ from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobServiceClient
 
 from adapters.azure_blobs import AzureBlobStore
-from adapters.blobs import BlobConflict, BlobError, BlobNotFound, StorageUnavailable
+from adapters.blobs import BlobArchived, BlobConflict, BlobError, BlobNotFound, StorageUnavailable
 from adapters.settings import read_settings
 
 BREAKS_OFF = 0
@@ -21,6 +21,7 @@ BREAKS_OFF = 0
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     status = 500
+    error_code = ""
 
     def do_GET(self) -> None:
         if self.status == BREAKS_OFF:
@@ -38,6 +39,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(self.status)
             self.send_header("Content-Length", "0")
+            if self.error_code:
+                self.send_header("x-ms-error-code", self.error_code)
             self.end_headers()
 
     def do_PUT(self) -> None:
@@ -93,6 +96,13 @@ def test_each_bad_answer_has_its_meaning(
     assert type(caught.value) is meaning
     assert caught.value.path == "container/x"
     assert isinstance(caught.value.__cause__, AzureError)
+
+
+@pytest.mark.parametrize("code", ["BlobArchived", "BlobBeingRehydrated"])
+def test_an_archived_blob_is_no_conflict(store: AzureBlobStore, handler: type[_Handler], code: str) -> None:
+    handler.status, handler.error_code = 409, code
+    with pytest.raises(BlobArchived, match="archive tier"):
+        store.get("container/x", if_match="0x1")
 
 
 @pytest.mark.parametrize("status", [409, 412, 429, 500, 403])

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from adapters.ledger import (
     MAX_ATTEMPTS,
     TRANSITIONS,
+    Claim,
     IllegalTransition,
     Partition,
     PartitionState,
     Sighting,
+    claimed,
     moved,
     released,
     sighted,
@@ -84,10 +86,43 @@ def test_a_deleted_blob_is_removed_and_comes_back_when_uploaded_again() -> None:
     assert again.state == "pending"
 
 
+def test_what_befell_the_whole_run_is_no_attempt() -> None:
+    row = replace(ROW, state="claimed", run="r", attempts=MAX_ATTEMPTS - 1)
+    given_back = released(row, run="r", now="t", reason="the registry is away", blamed=False)
+    assert given_back is not None
+    assert (given_back.state, given_back.attempts) == ("pending", MAX_ATTEMPTS - 1)
+
+
+CLAIM = Claim("r", "etag-1", 12, "contract")
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state not in {"claimed", "removed"}])
+def test_a_row_that_nobody_changed_is_claimed(state: PartitionState) -> None:
+    row = replace(ROW, state=state)
+    taken = claimed(row, row, CLAIM, now="t")
+    assert taken is not None
+    assert (taken.state, taken.run, taken.size, taken.contract) == ("claimed", "r", 12, "contract")
+    assert claimed(taken, row, CLAIM, now="t") == taken
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        None,
+        replace(ROW, state="removed"),
+        replace(ROW, state="claimed", run="another"),
+        replace(ROW, etag="etag-2"),
+        replace(ROW, state="claimed", run="r", etag="etag-2"),
+    ],
+)
+def test_a_row_that_somebody_changed_is_not_claimed(row: Partition | None) -> None:
+    assert claimed(row, ROW, CLAIM, now="t") is None
+
+
 def test_a_partition_that_fails_run_after_run_is_set_aside() -> None:
     row = ROW
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        given_back = released(moved(row, "claimed", now="t", run="r"), run="r", now="t", reason="boom")
+        given_back = released(moved(row, "claimed", now="t", run="r"), run="r", now="t", reason="boom", blamed=True)
         assert given_back is not None
         row = given_back
         assert row.attempts == attempt

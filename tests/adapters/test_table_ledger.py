@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 
-from adapters.ledger import Ledger, LedgerError, Settlement, Sighting
+from adapters.ledger import Claim, Ledger, LedgerError, Settlement, Sighting
 from adapters.settings import read_settings
 from adapters.table_ledger import TableLedger
 from devhost.ports import free_port
@@ -37,14 +36,15 @@ def test_a_partition_goes_from_upload_to_included(ledger: Ledger, pipeline: str)
     assert not ledger.see(pipeline, Sighting(path, "e1", 3_000_000_000, "5"), now=NOW)
     (row,) = ledger.rows(pipeline, ("pending",))
     assert (row.path, row.size, row.state, row.changed) == (path, 3_000_000_000, "pending", NOW)
-    claimed = ledger.claim(replace(row, etag="e2", size=4), run="r1", now=NOW)
+    claimed = ledger.claim(row, Claim("r1", "e2", 4, "contract"), now=NOW)
     assert claimed is not None
     assert (claimed.etag, claimed.run, claimed.state) == ("e2", "r1", "claimed")
-    assert ledger.claim(row, run="r2", now=NOW) is None
+    assert ledger.claim(row, Claim("r2", "e2", 4, "contract"), now=NOW) is None
+    assert ledger.claim(row, Claim("r1", "e2", 4, "contract"), now=NOW) == claimed
     assert not ledger.settle(pipeline, Settlement(path, "e1", "included"), run="r1", now=NOW)
     assert ledger.settle(pipeline, Settlement(path, "e2", "included"), run="r1", now=NOW)
     (row,) = ledger.rows(pipeline)
-    assert row.state == "included"
+    assert (row.state, row.contract) == ("included", "contract")
     assert ledger.forget(pipeline, path, sequencer="", now=NOW)
     assert [row.state for row in ledger.rows(pipeline)] == ["removed"]
 
@@ -53,9 +53,9 @@ def test_a_claim_is_given_back(ledger: Ledger, pipeline: str) -> None:
     path = f"{pipeline}/a.csv"
     ledger.see(pipeline, Sighting(path, "e1", 1), now=NOW)
     (row,) = ledger.rows(pipeline)
-    ledger.claim(row, run="r1", now=NOW)
+    ledger.claim(row, Claim("r1", "e1", 1, "contract"), now=NOW)
     assert not ledger.release(pipeline, path, run="another", reason="boom", now=NOW)
-    assert ledger.release(pipeline, path, run="r1", reason="boom", now=NOW)
+    assert ledger.release(pipeline, path, run="r1", reason="boom", now=NOW, blamed=True)
     (row,) = ledger.rows(pipeline, ("pending", "failed"))
     assert (row.state, row.attempts, row.reason) == ("pending", 1, "boom")
 
@@ -73,7 +73,7 @@ def test_of_many_who_claim_at_once_one_wins(storage: str, pipeline: str) -> None
     ledger.see(pipeline, Sighting(f"{pipeline}/a.csv", "e1", 1), now=NOW)
     (row,) = ledger.rows(pipeline)
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda n: ledger.claim(row, run=f"r{n}", now=NOW), range(8)))
+        claims = list(pool.map(lambda n: ledger.claim(row, Claim(f"r{n}", "e1", 1, ""), now=NOW), range(8)))
     winners = [claim for claim in claims if claim is not None]
     assert len(winners) == 1
     (row,) = ledger.rows(pipeline)

@@ -6,14 +6,16 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
-from adapters.blobs import Blob, BlobConflict, BlobInfo, BlobNotFound, StorageUnavailable
+from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobInfo, BlobNotFound, StorageUnavailable
 
 
 class MemoryBlobs:
-    """Implements adapters.blobs.BlobStore. With `away`, every call raises StorageUnavailable."""
+    """Implements adapters.blobs.BlobStore. With `away`, every call raises StorageUnavailable; `archived` paths
+    cannot be read."""
 
     def __init__(self) -> None:
         self.away = False
+        self.archived: set[str] = set()
         self.reads: list[str] = []
         self._blobs: dict[str, Blob] = {}
         self._etags = itertools.count(1)
@@ -22,6 +24,8 @@ class MemoryBlobs:
     def get(self, path: str, *, if_match: str | None = None) -> Blob:
         self._reach(path)
         self.reads.append(path)
+        if path in self.archived:
+            raise BlobArchived(path, f"{path} is in the archive tier")
         blob = self._find(path)
         if if_match is not None and blob.etag != if_match:
             raise BlobConflict(path, f"{path} was changed by somebody else")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from adapters import ledger
-from adapters.ledger import Partition, PartitionState, Settlement, Sighting
+from adapters.ledger import Claim, Partition, PartitionState, Settlement, Sighting
 
 
 class MemoryLedger:
@@ -26,9 +26,9 @@ class MemoryLedger:
         rows = sorted(self.by_path.values(), key=lambda row: row.path)
         return [row for row in rows if row.pipeline == pipeline and (not states or row.state in states)]
 
-    def claim(self, partition: Partition, *, run: str, now: str) -> Partition | None:
-        row = self.by_path.get((partition.pipeline, partition.path))
-        claimed = ledger.claimed(row, partition, run=run, now=now)
+    def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:
+        row = self.by_path.get((known.pipeline, known.path))
+        claimed = ledger.claimed(row, known, claim, now=now)
         self._keep(claimed)
         return claimed
 
@@ -36,9 +36,9 @@ class MemoryLedger:
         row = self.by_path.get((pipeline, settlement.path))
         return self._keep(ledger.settled(row, settlement, run=run, now=now))
 
-    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str) -> bool:
+    def release(self, pipeline: str, path: str, *, run: str, reason: str, now: str, blamed: bool = False) -> bool:
         row = self.by_path.get((pipeline, path))
-        return self._keep(ledger.released(row, run=run, now=now, reason=reason))
+        return self._keep(ledger.released(row, run=run, now=now, reason=reason, blamed=blamed))
 
     def state(self, path: str) -> PartitionState:
         """The state of the one partition with this path."""

@@ -421,13 +421,14 @@ def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) 
         clean(csv(GOOD), spec=spec)
 
 
-def test_an_expression_that_fails_on_a_value_is_a_mistake_in_the_spec() -> None:
+def test_an_expression_that_fails_on_a_value_rejects_the_file() -> None:
     spec = small(label="label: {expression: cast(carrier as int) > 3}")
 
     check_label(spec)
     assert clean(csv(GOOD.replace("UA", "4")), spec=spec).frame[LABEL].to_list() == [1]
-    with pytest.raises(SpecError, match="for these rows"):
+    with pytest.raises(PartitionRejected, match="has rows for which the label's expression cannot") as caught:
         clean(csv(GOOD), spec=spec)
+    assert caught.value.code == "label_failed"
 
 
 CELLS = st.one_of(

@@ -40,7 +40,7 @@ class Answers(App):
         self.orchestrator(retrain)
         self.orchestrator(fan_out)
         self.answer("look", lambda _: self.uploads[0] if len(self.uploads) == 1 else self.uploads.pop(0))
-        self.answer("claim", lambda _: Claimed(new=1, todo=1, batches=1))
+        self.answer("claim", lambda _: Claimed(todo=1, batches=1))
         self.answer("validate", lambda _: Done())
         self.answer("fit", lambda _: Fitted(go_on=True, sentence="", todo=1, batches=1))
         self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
@@ -119,7 +119,7 @@ async def test_a_wrong_pipeline_file_is_no_run(app: Answers, tmp_path: Path, *, 
 
 async def test_force_runs_without_anything_pending(app: Answers, tmp_path: Path) -> None:
     app.uploads = [Uploads(0, "", "", 0, 0)]
-    app.answer("claim", lambda _: Claimed(new=0, todo=0, batches=0))
+    app.answer("claim", lambda _: Claimed(todo=0, batches=0))
     there = await _until_ended(app, tmp_path, force=True)
     assert there["output"]["outcome"] == "promoted"
 
@@ -140,7 +140,7 @@ async def test_without_usable_data_the_run_is_settled_early(app: Answers, tmp_pa
 
 async def test_many_partitions_fan_out_in_bounded_batches(app: Answers, tmp_path: Path) -> None:
     todo = 2 * BATCH_SIZE + 3
-    app.answer("claim", lambda _: Claimed(new=todo, todo=todo, batches=3))
+    app.answer("claim", lambda _: Claimed(todo=todo, batches=3))
     await _until_ended(app, tmp_path)
     items = [(payload["batch"], payload["index"]) for name, payload in app.asked if name == "validate"]
     sizes = {0: BATCH_SIZE, 1: BATCH_SIZE, 2: 3}

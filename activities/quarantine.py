@@ -1,0 +1,54 @@
+"""Where uploads go that cannot be used, or not wholly: beside a report for people, one for programs, and an event."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from activities.dependencies import Dependencies
+from activities.workspace import PlannedPartition, Workspace
+from adapters.events import Notice
+
+if TYPE_CHECKING:
+    from models.partitions import CleanPartition
+    from models.quality import Report
+    from models.reading import PartitionRejected
+
+
+def set_file_aside(
+    workspace: Workspace,
+    partition: PlannedPartition,
+    rejection: PartitionRejected,
+    to: Dependencies,
+    data: bytes | None = None,
+) -> dict[str, Any]:
+    """Copies the file, if there is `data` of it, beside a report; the partition's outcome.
+
+    The upload itself is the user's and stays where it is.
+    """
+    from models.quality import file_report
+
+    if data is not None:
+        to.blobs.put(workspace.quarantine_path(partition.path, partition.key, partition.name), data)
+    path = _write(workspace, partition, file_report(rejection, name=partition.path), to)
+    told = {"path": partition.path, "reason": str(rejection), "report": path}
+    to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
+    return {"state": "quarantined", "code": rejection.code, "reason": str(rejection), "report": path}
+
+
+def set_rows_aside(workspace: Workspace, partition: PlannedPartition, clean: CleanPartition, to: Dependencies) -> str:
+    """Stores the rejected rows beside a report, and gives the report's path."""
+    from models.partitions import to_parquet
+    from models.quality import rows_report
+
+    path = workspace.quarantine_path(partition.path, partition.key, "rows.parquet")
+    to.blobs.put(path, to_parquet(clean.rejected))
+    return _write(workspace, partition, rows_report(clean, name=partition.path), to)
+
+
+def _write(workspace: Workspace, partition: PlannedPartition, report: Report, to: Dependencies) -> str:
+    where = workspace.quarantine_path(partition.path, partition.key, "report.md")
+    to.blobs.put(where, report.markdown.encode(), content_type="text/markdown; charset=utf-8")
+    beside = workspace.quarantine_path(partition.path, partition.key, "report.json")
+    to.blobs.put(beside, json.dumps(report.document, indent=2).encode(), content_type="application/json")
+    return where
