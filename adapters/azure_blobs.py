@@ -131,22 +131,25 @@ def _quoted(etag: str) -> str:
 def _errors(path: str) -> Iterator[None]:
     try:
         yield
-    except ResourceNotFoundError as exc:
-        raise BlobNotFound(path, f"there is no blob {path}") from exc
-    except (ResourceModifiedError, ResourceExistsError) as exc:
-        raise BlobConflict(path, f"{path} was changed by somebody else") from exc
-    except ClientAuthenticationError as exc:
-        raise BlobError(path, f"storage does not let this app at {path}: {bounded(exc.message)}") from exc
     except HttpResponseError as exc:
-        if getattr(exc, "error_code", None) in ARCHIVED:
-            raise BlobArchived(path, f"{path} is in the archive tier; rehydrate it or upload it again") from exc
-        if exc.status_code in {CONFLICT, PRECONDITION_FAILED}:
-            raise BlobConflict(path, f"{path} was changed by somebody else") from exc
-        if exc.status_code in PASSING or exc.status_code in SERVER_ERRORS:
-            raise StorageUnavailable(path, f"storage refuses for now ({exc.status_code})") from exc
-        if exc.status_code is None or exc.status_code < BAD_REQUEST:
-            # The answer began well and broke off: the SDK has no error of its own for that.
-            raise StorageUnavailable(path, f"storage broke off its answer: {bounded(exc.message)}") from exc
-        raise BlobError(path, f"storage refuses {path}: {bounded(exc.message)}") from exc
+        raise _meaning(path, exc) from exc
     except AzureError as exc:
         raise StorageUnavailable(path, f"storage cannot be reached: {bounded(exc)}") from exc
+
+
+def _meaning(path: str, exc: HttpResponseError) -> BlobError:
+    status = exc.status_code
+    if isinstance(exc, ResourceNotFoundError):
+        return BlobNotFound(path, f"there is no blob {path}")
+    if getattr(exc, "error_code", None) in ARCHIVED:
+        return BlobArchived(path, f"{path} is in the archive tier; rehydrate it or upload it again")
+    if isinstance(exc, ResourceModifiedError | ResourceExistsError) or status in {CONFLICT, PRECONDITION_FAILED}:
+        return BlobConflict(path, f"{path} was changed by somebody else")
+    if isinstance(exc, ClientAuthenticationError):
+        return BlobError(path, f"storage does not let this app at {path}: {bounded(exc.message)}")
+    if status in PASSING or status in SERVER_ERRORS:
+        return StorageUnavailable(path, f"storage refuses for now ({status})")
+    if status is None or status < BAD_REQUEST:
+        # The answer began well and broke off: the SDK has no error of its own for that.
+        return StorageUnavailable(path, f"storage broke off its answer: {bounded(exc.message)}")
+    return BlobError(path, f"storage refuses {path}: {bounded(exc.message)}")
