@@ -12,7 +12,7 @@ from typing import Any, Self
 
 LOOK, CLAIM, VALIDATE, FIT, TRANSFORM, TRAIN = "look", "claim", "validate", "fit", "transform", "train"
 EXPORT, EVALUATE, JUDGE, REGISTER, PROMOTE = "export", "evaluate", "judge", "register", "promote"
-SETTLE, ABANDON = "settle", "abandon"
+ALIGN, SETTLE, ABANDON = "align", "settle", "abandon"
 
 STEPS = (
     "quiet",

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 
-from activities.contracts import Done, RunRef
+from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
 from activities.dependencies import Dependencies
 from activities.live import Champion, read_champion
 from adapters.events import Notice
 from adapters.pointer import HISTORY_LENGTH, LivePointer, LiveVersion, pointer_path
 from adapters.registry import CHAMPION, PREVIOUS
+from models.errors import bounded
 from models.manifest import Manifest
 
 
 def promote(run: RunRef, to: Dependencies) -> Done:
-    """Moves the pointer to this run's version. A repeat finds it moved, and only brings the aliases in line.
+    """Moves the pointer to this run's version. A repeat finds it moved.
 
-    Raises BlobConflict when somebody else moved the pointer in between; the retry looks again.
+    A stored version that is not what was registered is not promoted. Raises BlobConflict when somebody else moved the
+    pointer in between; the retry looks again.
     """
+    from models.golden import GoldenMismatch
+
     workspace = to.workspace(run.pipeline, run.run)
     place = workspace.read("version.json")
     manifest = Manifest.from_dict(json.loads(to.blobs.get(place["manifest_path"]).data))
     version = LiveVersion(manifest.version, run.run, place["manifest_path"], manifest.model_sha256)
     champion = read_champion(to.blobs, run.pipeline)
     if champion is None or champion.pointer.champion != version:
-        _prove(manifest, to)
+        try:
+            _prove(manifest, to)
+        except GoldenMismatch as exc:
+            return Done(go_on=False, sentence=bounded(f"Not promoted: {exc}", MAX_SENTENCE_CHARACTERS))
         pointer = _pointer(run, version, champion, workspace.read("decision.json")["sentence"], to)
         document = json.dumps(pointer.to_dict(), indent=2).encode()
         to.blobs.put(
@@ -36,13 +43,21 @@ def promote(run: RunRef, to: Dependencies) -> Done:
         )
     else:
         pointer = champion.pointer
-    registry = to.registry()
-    registry.set_alias(run.pipeline, CHAMPION, version.version)
-    if pointer.history:
-        registry.set_alias(run.pipeline, PREVIOUS, pointer.history[0].version)
     data = {"version": version.version, "run": run.run, "generation": pointer.generation, "why": pointer.why}
     to.tell(Notice("Ratchet.ModelPromoted", run.pipeline, run.run, data))
     return Done(sentence=f"version {version.version} is live")
+
+
+def align(run: RunRef, to: Dependencies) -> Done:
+    """Brings the registry's aliases in line with the live pointer."""
+    champion = read_champion(to.blobs, run.pipeline)
+    if champion is None:
+        return Done(sentence="there is no champion")
+    registry, pointer = to.registry(), champion.pointer
+    registry.set_alias(run.pipeline, CHAMPION, pointer.champion.version)
+    if pointer.history:
+        registry.set_alias(run.pipeline, PREVIOUS, pointer.history[0].version)
+    return Done(sentence=f"champion is version {pointer.champion.version}")
 
 
 def _prove(manifest: Manifest, to: Dependencies) -> None:

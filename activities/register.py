@@ -8,7 +8,8 @@ from typing import Any
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.workspace import Workspace
-from adapters.registry import CHALLENGER, Submission
+from adapters.blobs import BlobConflict
+from adapters.registry import CHALLENGER, Submission, VersionTaken
 from models.manifest import GoldenRows, InputColumn, Lineage, LineagePartition, Manifest, Signature
 
 
@@ -21,11 +22,17 @@ def register(run: RunRef, to: Dependencies) -> Done:
     version = registry.register(_submission(run, workspace, exported, model))
     registry.set_alias(run.pipeline, CHALLENGER, version)
     model_path = workspace.version_path(version, "model.onnx")
-    to.blobs.put(model_path, model)
     manifest = _manifest(run, workspace, exported, version, model_path)
     document = json.dumps(manifest.to_dict(), sort_keys=True, allow_nan=False).encode()
     manifest_path = workspace.version_path(version, "model.json")
-    to.blobs.put(manifest_path, document, content_type="application/json")
+    # The manifest comes first: it says whose the version is.
+    try:
+        to.blobs.put(manifest_path, document, only_new=True, content_type="application/json")
+    except BlobConflict as exc:
+        owner = json.loads(to.blobs.get(manifest_path).data)["run"]
+        if owner != run.run:
+            raise VersionTaken(run.pipeline, version, owner) from exc
+    to.blobs.put(model_path, model)
     workspace.write("version.json", {"version": version, "manifest_path": manifest_path})
     return Done(sentence=f"version {version}")
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from activities.contracts import STEPS, Finish, Settled
 from activities.dependencies import Dependencies
 from activities.quarantine import set_file_aside
 from activities.workspace import PlannedPartition, Workspace, record_path
+from adapters.blobs import BlobConflict
 from adapters.events import EventType, Notice
 from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
+
+EVENTS: Mapping[str, EventType] = {"kept": "Ratchet.ModelRejected", "failed": "Ratchet.RunFailed"}
 
 
 def settle(finish: Finish, to: Dependencies) -> Settled:
@@ -22,8 +26,7 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
     for partition, outcome in zip(claimed, outcomes, strict=True):
         _settle_one(finish, partition, outcome, to)
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
-    event: EventType = "Ratchet.ModelRejected" if finish.outcome == "kept" else "Ratchet.RunFinished"
-    _tell(event, finish, to)
+    _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
     return Settled(_pending(finish.pipeline, to))
 
 
@@ -34,8 +37,10 @@ def abandon(finish: Finish, to: Dependencies) -> Settled:
     for row in list(to.ledger.rows(finish.pipeline, ("claimed",))):
         if row.run == finish.run:
             _give_back(row, plan.get(row.path), finish, to)
-    _write_record(finish, workspace, [], to)
-    _tell("Ratchet.RunFailed", finish, to)
+    # When settling has come as far as the record, that says how the run ended.
+    with suppress(BlobConflict):
+        _write_record(finish, workspace, [], to, only_new=True)
+    _tell(EVENTS["failed"], finish, to)
     return Settled(_pending(finish.pipeline, to))
 
 
@@ -66,7 +71,12 @@ def _settle_one(finish: Finish, partition: PlannedPartition, outcome: dict[str, 
 
 
 def _write_record(
-    finish: Finish, workspace: Workspace, claimed: Iterable[tuple[PlannedPartition, dict[str, Any]]], to: Dependencies
+    finish: Finish,
+    workspace: Workspace,
+    claimed: Iterable[tuple[PlannedPartition, dict[str, Any]]],
+    to: Dependencies,
+    *,
+    only_new: bool = False,
 ) -> None:
     evaluation, decision = workspace.read_if_there("evaluation.json"), workspace.read_if_there("decision.json")
     version, dataset = workspace.read_if_there("version.json"), workspace.read_if_there("dataset.json")
@@ -92,7 +102,8 @@ def _write_record(
         "steps": [{"name": name, "seconds": seconds} for name, seconds in zip(STEPS, finish.seconds, strict=False)],
     }
     data = json.dumps(record, indent=2, allow_nan=False).encode()
-    to.blobs.put(record_path(finish.pipeline, finish.run), data, content_type="application/json")
+    path = record_path(finish.pipeline, finish.run)
+    to.blobs.put(path, data, only_new=only_new, content_type="application/json")
 
 
 def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -44,21 +45,28 @@ class MlflowRegistry:
         with self._errors():
             name = submission.pipeline
             self._ensure_model(name)
-            found = self._client.search_model_versions(f"name = '{name}' and tags.`{RUN_KEY}` = '{submission.run}'")
-            if found:
-                return min(int(version.version) for version in found)
             run = self._tracking_run(submission)
-            self._log(run.info.run_id, submission)
-            version = self._client.create_model_version(
-                name,
-                source=f"{run.info.artifact_uri}/model",
-                run_id=run.info.run_id,
-                tags={RUN_KEY: submission.run, **submission.tags},
-                description=submission.description,
-                await_creation_for=0,
-            )
-            self._client.set_terminated(run.info.run_id, "FINISHED")
-            return int(version.version)
+            if not self._versions(submission):
+                self._log(run.info.run_id, submission)
+                self._client.create_model_version(
+                    name,
+                    source=f"{run.info.artifact_uri}/model",
+                    run_id=run.info.run_id,
+                    tags={RUN_KEY: submission.run, **submission.tags},
+                    description=submission.description,
+                    await_creation_for=0,
+                )
+            # A request that was repeated because its answer was lost has made two: the first one counts.
+            first, *others = self._versions(submission)
+            for other in others:
+                self._client.delete_model_version(name, str(other))
+            if run.info.status != "FINISHED":
+                self._client.set_terminated(run.info.run_id, "FINISHED")
+            return first
+
+    def _versions(self, submission: Submission) -> list[int]:
+        wanted = f"name = '{submission.pipeline}' and tags.`{RUN_KEY}` = '{submission.run}'"
+        return sorted(int(found.version) for found in self._client.search_model_versions(wanted))
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         with self._errors():
@@ -115,7 +123,10 @@ class MlflowRegistry:
         try:
             yield
         except (MlflowException, OSError) as exc:
-            raise RegistryError(f"the model registry at {self._uri} cannot be used: {bounded(exc)}") from exc
+            # An address may carry a password, and this text goes into records and answers.
+            secret = urlsplit(self._uri).netloc.rpartition("@")[0]
+            text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
+            raise RegistryError(text.replace(f"{secret}@", "") if secret else text) from exc
 
 
 def _mlmodel(submission: Submission, run_id: str) -> str:

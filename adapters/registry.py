@@ -20,6 +20,18 @@ class RegistryError(RatchetError):
     """The registry could not be reached or refused. Worth trying again."""
 
 
+class VersionTaken(RegistryError):
+    """The registry gave a number that storage has for another run's version; versions are never written over."""
+
+    def __init__(self, pipeline: str, version: int, owner: str) -> None:
+        super().__init__(
+            f"the registry called this version {version} of {pipeline}, but storage has that one, of run {owner}: "
+            f"the registry has lost versions. Restore its database, or delete the {pipeline} blobs in the container "
+            "models to start anew"
+        )
+        self.pipeline, self.version, self.owner = pipeline, version, owner
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A challenger to be registered. `run` is the idempotency key: a second submission finds the first one's version.

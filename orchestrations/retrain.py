@@ -32,8 +32,8 @@ type Step = Generator[Any, Any, dict[str, Any]]
 
 RETRAIN, FAN_OUT = "retrain", "fan_out"
 
-RETRY = RetryOptions(first_retry_interval_in_milliseconds=2_000, max_number_of_attempts=4)
-"""For steps that meet storage: a lost worker or a throttled request is over in seconds."""
+RETRY = RetryOptions(first_retry_interval_in_milliseconds=5_000, max_number_of_attempts=10)
+"""For steps that meet storage: a throttled account or a failover is over within a minute, most often in seconds."""
 REGISTRY_RETRY = RetryOptions(first_retry_interval_in_milliseconds=10_000, max_number_of_attempts=60)
 """For steps that meet the registry: a server that restarts or is upgraded is back within ten minutes."""
 
@@ -94,7 +94,7 @@ def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
     try:
         settled, outcome = yield from _run(context, run, progress)
     except Exception as exc:
-        finish = Finish(run.pipeline, run.run, run.started, "failed", _short(exc), tuple(progress.seconds))
+        finish = Finish(run.pipeline, run.run, run.started, "failed", _short(str(exc)), tuple(progress.seconds))
         yield from _call(context, contracts.ABANDON, finish)
         raise
     if settled.pending:
@@ -171,9 +171,17 @@ def _steps(
     progress.enter("register")
     yield from _call(context, contracts.REGISTER, run, REGISTRY_RETRY)
     progress.enter("promote")
-    if judged.promote:
-        yield from _call(context, contracts.PROMOTE, run, REGISTRY_RETRY)
-    return ("promoted" if judged.promote else "kept"), judged.sentence
+    if not judged.promote:
+        return "kept", judged.sentence
+    promoted = Done.from_dict((yield from _call(context, contracts.PROMOTE, run)))
+    if not promoted.go_on:
+        return "failed", promoted.sentence
+    try:
+        yield from _call(context, contracts.ALIGN, run, REGISTRY_RETRY)
+    except Exception as exc:
+        # The model is live: a registry that is away for long may not make a failure of that.
+        return "promoted", _short(f"{judged.sentence} The registry's aliases are behind: {exc}")
+    return "promoted", judged.sentence
 
 
 def _call(context: DurableOrchestrationContext, activity: str, payload: Payload, retry: RetryOptions = RETRY) -> Step:
@@ -209,6 +217,5 @@ def _wave(
         progress.show(step, done=done, total=todo)
 
 
-def _short(exc: Exception) -> str:
-    line = " ".join(str(exc).split())
-    return line[: contracts.MAX_SENTENCE_CHARACTERS]
+def _short(text: str) -> str:
+    return " ".join(text.split())[: contracts.MAX_SENTENCE_CHARACTERS]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from activities.contracts import MAX_PAYLOAD_BYTES, Finish, ItemRef, RetrainRequest
 from activities.live import read_champion
-from activities.promote import promote
 from activities.settle import abandon
 from activities.uploads import claim, look
 from activities.validate import validate
 from adapters.ledger import MAX_ATTEMPTS
-from models.golden import GoldenMismatch
+from adapters.registry import VersionTaken
 from serving.service import InferenceService
 from tests.activities.world import PIPELINE, SPEC, TOWNS, World, rows
 
@@ -199,23 +199,42 @@ def test_a_changed_spec_is_news_although_the_data_is_not(world: World) -> None:
     assert world.run()["outcome"] in {"promoted", "kept"}
 
 
-def test_a_stored_version_that_is_damaged_is_not_promoted(world: World) -> None:
+def test_a_stored_version_that_is_damaged_is_not_promoted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.upload("a.csv", rows(0))
     world.run()
+    pointer = world.read(f"models/{PIPELINE}/live.json")
     world.upload("b.csv", rows(10))
+    put = world.blobs.put
+
+    def damaging(path: str, data: bytes, **options: Any) -> str:
+        return put(path, b"damaged" if path.endswith("/2/model.onnx") else data, **options)
+
+    monkeypatch.setattr(world.blobs, "put", damaging)
+    world.write_spec(SPEC.replace("gate: {", "gate: {improvement: -1, "))
+    record = world.run()
+    assert record["outcome"] == "failed"
+    assert "version 2 does not prove itself" in record["sentence"]
+    assert world.read(f"models/{PIPELINE}/live.json") == pointer
+    assert world.events.heard[-1].type == "Ratchet.RunFailed"
+
+
+def test_a_version_is_never_written_over(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    before = world.blobs.get(f"models/{PIPELINE}/versions/1/model.onnx")
+    world.mlflow.versions.clear()
+    world.upload("b.csv", rows(10))
+    with pytest.raises(VersionTaken, match="storage has that one, of run run-1"):
+        world.run()
+    assert world.blobs.get(f"models/{PIPELINE}/versions/1/model.onnx") == before
+
+
+def test_a_run_that_was_settled_is_not_called_a_failure_afterwards(world: World) -> None:
+    world.upload("a.csv", rows(0))
     run = world.start()
-    world.steps(run)
-    before = read_champion(world.blobs, PIPELINE)
-    assert before is not None
-    # The version, damaged between registration and promotion.
-    damaged = f"models/{PIPELINE}/versions/2/model.onnx"
-    world.blobs.put(damaged, b"damaged")
-    pointer = json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data)
-    pointer["champion"]["version"] = 1  # as before the promotion
-    world.blobs.put(f"models/{PIPELINE}/live.json", json.dumps(pointer).encode())
-    with pytest.raises(GoldenMismatch):
-        promote(run, world.to)
-    assert json.loads(world.blobs.get(f"models/{PIPELINE}/live.json").data) == pointer
+    record = world.run(run)
+    abandon(Finish(PIPELINE, run.run, run.started, "failed", "the answer was lost"), world.to)
+    assert world.read(f"runs/{PIPELINE}/{run.run}.json") == record
 
 
 def test_what_befell_the_whole_run_is_not_held_against_the_data(world: World) -> None:

@@ -15,7 +15,7 @@ from activities.evaluate import evaluate
 from activities.export import export
 from activities.fit import fit
 from activities.judge import judge
-from activities.promote import promote
+from activities.promote import align, promote
 from activities.register import register
 from activities.settle import settle
 from activities.train import train
@@ -125,7 +125,10 @@ class World:
         judged: Judged = self.call(judge, run)
         self.call(register, run)
         if judged.promote:
-            self.call(promote, run)
+            promoted: Done = self.call(promote, run)
+            if not promoted.go_on:
+                return "failed", promoted.sentence
+            self.call(align, run)
         return ("promoted" if judged.promote else "kept"), judged.sentence
 
     def call(self, activity: Any, request: Any) -> Any:

@@ -46,7 +46,7 @@ class Answers(App):
         self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
         self.answer("settle", lambda _: Settled(pending=0))
         self.answer("abandon", lambda _: Settled(pending=1))
-        for name in ("transform", "train", "export", "evaluate", "register", "promote"):
+        for name in ("transform", "train", "export", "evaluate", "register", "promote", "align"):
             self.answer(name, lambda _: Done())
 
     def answer(self, name: str, function: Callable[[dict[str, Any]], Any]) -> None:
@@ -76,7 +76,7 @@ async def test_a_run_goes_through_every_step_once(app: Answers, tmp_path: Path) 
     assert there["runtimeStatus"] == "Completed"
     assert there["output"]["outcome"] == "promoted"
     assert there["output"]["sentence"] == "Promoted: it is better."
-    expected = "look claim validate fit transform train export evaluate judge register promote settle"
+    expected = "look claim validate fit transform train export evaluate judge register promote align settle"
     assert [name for name, _ in app.asked] == expected.split()
     assert there["customStatus"] | {"since": "", "run": ""} == {
         "run": "",
@@ -181,6 +181,28 @@ async def test_a_step_that_fails_for_good_gives_the_claims_back(
     assert finish["outcome"] == "failed"
     assert "the disk is full" in finish["sentence"]
     assert app.count("settle") == 0
+
+
+async def test_a_model_that_is_live_is_no_failure_although_the_registry_is_away(
+    app: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrations.retrain.REGISTRY_RETRY._first_retry_interval_in_milliseconds", 1)
+
+    def away(_: dict[str, Any]) -> Any:
+        raise RuntimeError("no answer")
+
+    app.answer("align", away)
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "promoted"
+    assert "aliases are behind" in there["output"]["sentence"]
+    assert (app.count("settle"), app.count("abandon")) == (1, 0)
+
+
+async def test_a_version_that_does_not_prove_itself_is_a_failure_that_is_settled(app: Answers, tmp_path: Path) -> None:
+    app.answer("promote", lambda _: Done(go_on=False, sentence="Not promoted: version 2 does not prove itself."))
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "failed"
+    assert (app.count("align"), app.count("settle"), app.count("abandon")) == (0, 1, 0)
 
 
 async def test_no_payload_is_large(app: Answers, tmp_path: Path) -> None:
