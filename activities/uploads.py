@@ -19,6 +19,11 @@ TRAINING = "training"
 """The container that users upload to. The app never writes to it."""
 
 
+def is_upload(path: str) -> bool:
+    """Whether a blob of the training container is a partition: names that end in a slash only stand for folders."""
+    return not path.endswith("/")
+
+
 def look(request: RetrainRequest, to: Dependencies) -> Uploads:
     """How much is pending, and since when; or what is wrong with the pipeline's file."""
     from models.spec import SpecError

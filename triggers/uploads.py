@@ -14,7 +14,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from activities.dependencies import utc_now
-from activities.uploads import TRAINING
+from activities.uploads import TRAINING, is_upload
 from adapters.ledger import Sighting
 from triggers import services
 from triggers.runs import ensure_run
@@ -41,7 +41,7 @@ class BlobNews:
 def read_event(event_type: str, subject: str, data: Mapping[str, Any]) -> BlobNews | None:
     """The news in an event, or None when it is about something else (another container, a placeholder, a directory)."""
     match = SUBJECT.match(unquote(subject))
-    if match is None or event_type not in {CREATED, DELETED} or match["path"].endswith("/"):
+    if match is None or event_type not in {CREATED, DELETED} or not is_upload(match["path"]):
         return None
     size = int(data.get("contentLength") or 0)
     if event_type == CREATED and data.get("api") == "CreateFile" and size == 0:
@@ -71,14 +71,16 @@ async def on_training_blob(event: func.EventGridEvent, client: df.DurableOrchest
     if news is None or news.pipeline not in services.specs().names():
         log.info("dropped an event that concerns no pipeline: %s", event.subject)
         return
-    if await asyncio.to_thread(record, news):
+    await asyncio.to_thread(record, news)
+    if news.kind == "created":
+        # Also when the ledger had it: the first delivery may have come no further than that.
         await ensure_run(client, news.pipeline)
 
 
-def record(news: BlobNews) -> bool:
-    """Writes the ledger row; whether a run should look at it."""
+def record(news: BlobNews) -> None:
+    """Writes the ledger row."""
     ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
     if news.kind == "deleted":
         ledger.forget(news.pipeline, news.path, sequencer=news.sequencer, now=now)
-        return False
-    return ledger.see(news.pipeline, Sighting(news.path, news.etag, news.size, news.sequencer), now=now)
+    else:
+        ledger.see(news.pipeline, Sighting(news.path, news.etag, news.size, news.sequencer), now=now)
