@@ -13,6 +13,7 @@ from activities.dependencies import Dependencies
 from activities.export import holdout_frames
 from activities.live import Champion, read_champion
 from activities.workspace import Workspace
+from models.manifest import Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,8 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
     workspace = to.workspace(run.pipeline, run.run)
     spec, dataset, exported = workspace.spec(), workspace.read("dataset.json"), workspace.read("export.json")
     champion = read_champion(to.blobs, run.pipeline)
-    comparable = champion is not None and champion.manifest.signature.inputs == _inputs(exported)
-    rival = to.blobs.get(champion.manifest.model_path).data if champion is not None and comparable else None
+    uncompared = _uncompared(champion, exported)
+    rival = to.blobs.get(champion.manifest.model_path).data if champion is not None and not uncompared else None
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
 
     labels, challenger_scores, champion_scores = [], [], []
@@ -45,8 +46,9 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
         one_row = one_row or {name: values[:1] for name, values in columns.items()}
         labels.append(unseen[LABEL].to_numpy())
         challenger_scores.append(score(model, columns, threads=to.threads))
-        if rival is not None:
-            champion_scores.append(score(rival, columns, threads=to.threads))
+        if champion is not None and rival is not None:
+            known = {column.name: columns[column.name] for column in champion.manifest.signature.inputs}
+            champion_scores.append(score(rival, known, threads=to.threads))
     truth = np.concatenate(labels) if labels else np.empty(0, np.uint8)
     scores = {"labels": truth, "challenger": _joined(challenger_scores), "champion": _joined(champion_scores)}
     _write_scores(workspace, scores)
@@ -57,7 +59,7 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
             "challenger": metrics_of(truth, scores["challenger"]).to_dict(),
             "champion": metrics_of(truth, scores["champion"]).to_dict() if rival is not None else None,
             "champion_version": champion.pointer.champion.version if champion is not None else None,
-            "champion_comparable": comparable,
+            "uncompared": uncompared,
             "latency_ms": asdict(measure_latency(model, one_row, time.perf_counter)) if one_row else None,
         },
     )
@@ -86,14 +88,23 @@ def _joined(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     return np.concatenate(parts) if parts else np.empty(0, np.float64)
 
 
-def _inputs(exported: dict[str, Any]) -> tuple[Any, ...]:
-    from models.manifest import InputColumn
-
-    return tuple(InputColumn(**column) for column in exported["signature"]["inputs"])
+def _uncompared(champion: Champion | None, exported: dict[str, Any]) -> str:
+    """Why the champion cannot be judged on today's rows, or ''. It can when they have all the columns that it reads."""
+    if champion is None:
+        return ""
+    there = Signature.from_dict(exported["signature"]).inputs
+    lacking = [column.name for column in champion.manifest.signature.inputs if column not in there]
+    if not lacking:
+        return ""
+    version, columns = champion.pointer.champion.version, ", ".join(lacking)
+    return f"the champion (version {version}) cannot be compared: it reads {columns}, which the pipeline no longer has"
 
 
 def _unseen_by(champion: Champion | None, entry: Mapping[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows that did not teach the champion: its lineage says which partitions it saw, and up to what time."""
+    """Rows that did not teach the champion: its lineage says which files it saw, and up to what time.
+
+    A file that was uploaded again under its name counts as seen: it is likely to hold the same rows.
+    """
     import polars as pl
 
     from models.partitions import TIME
@@ -101,6 +112,6 @@ def _unseen_by(champion: Champion | None, entry: Mapping[str, Any], frame: pl.Da
     if champion is None:
         return frame
     lineage = champion.manifest.lineage
-    if (entry["path"], entry["etag"]) not in {(partition.path, partition.etag) for partition in lineage.partitions}:
+    if entry["path"] not in {partition.path for partition in lineage.partitions}:
         return frame
     return frame.filter(pl.col(TIME) >= lineage.holdout_from)

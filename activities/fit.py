@@ -32,7 +32,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     champion = read_champion(to.blobs, run.pipeline)
     nothing_new = not any(partition.new for partition, _ in usable)
     if not run.force and champion and nothing_new and champion.manifest.lineage.spec == spec.fingerprint:
-        return Fitted(go_on=False, sentence="No new usable partition: the champion has seen all there is.")
+        return Fitted(go_on=False, sentence="No new usable partition: there is nothing that the last run did not have.")
 
     merged = merge(Profile.from_dict(outcome["profile"]) for _, outcome in usable)
     graph = fit_features(merged, spec)

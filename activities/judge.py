@@ -23,6 +23,7 @@ def judge(run: RunRef, to: Dependencies) -> Judged:
         spec.gate,
         challenger=Metrics(**evaluation["challenger"]),
         champion=Metrics(**champion) if champion else None,
+        uncompared=evaluation["uncompared"],
         labels=scores["labels"],
         challenger_scores=scores["challenger"],
         champion_scores=scores["champion"] if champion else None,

@@ -10,7 +10,7 @@ from activities.dependencies import Dependencies
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
 from adapters.registry import CHALLENGER, Submission, VersionTaken
-from models.manifest import GoldenRows, InputColumn, Lineage, LineagePartition, Manifest, Signature
+from models.manifest import GoldenRows, Lineage, LineagePartition, Manifest, Signature
 
 
 def register(run: RunRef, to: Dependencies) -> Done:
@@ -47,7 +47,7 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
         pipeline=run.pipeline,
         run=run.run,
         model=model,
-        signature=_signature(exported),
+        signature=Signature.from_dict(exported["signature"]),
         description=decision["sentence"],
         parameters={
             "rounds": str(spec.training.rounds),
@@ -76,7 +76,6 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:
     dataset, evaluation = workspace.read("dataset.json"), workspace.read("evaluation.json")
-    golden = exported["golden"]
     return Manifest(
         pipeline=run.pipeline,
         version=version,
@@ -85,11 +84,8 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
         model_path=model_path,
         model_sha256=exported["sha256"],
         model_bytes=exported["bytes"],
-        signature=_signature(exported),
-        golden=GoldenRows(
-            inputs={name: tuple(values) for name, values in golden["inputs"].items()},
-            probabilities=tuple(tuple(row) for row in golden["probabilities"]),
-        ),
+        signature=Signature.from_dict(exported["signature"]),
+        golden=GoldenRows.from_dict(exported["golden"]),
         lineage=Lineage(
             dataset=dataset["id"],
             spec=dataset["spec"],
@@ -99,13 +95,4 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
             ),
         ),
         metrics={name: float(value) for name, value in evaluation["challenger"].items() if value is not None},
-    )
-
-
-def _signature(exported: dict[str, Any]) -> Signature:
-    stored = exported["signature"]
-    return Signature(
-        inputs=tuple(InputColumn(**column) for column in stored["inputs"]),
-        classes=tuple(stored["classes"]),
-        positive=stored["positive"],
     )

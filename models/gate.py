@@ -57,6 +57,7 @@ def decide(
     *,
     challenger: Metrics,
     champion: Metrics | None,
+    uncompared: str = "",
     labels: np.ndarray[Any, Any],
     challenger_scores: np.ndarray[Any, Any],
     champion_scores: np.ndarray[Any, Any] | None,
@@ -67,6 +68,7 @@ def decide(
 ) -> Decision:
     """All checks of the gate. Without a champion only the absolute ones apply.
 
+    `uncompared` says why there is none although there is: the one that is served cannot be judged on these rows.
     Labels are 0 or 1 [N]; scores are P(positive), float64 [N], of the same rows, which taught neither model.
     """
     checks = [
@@ -103,7 +105,7 @@ def decide(
             )
         )
     promote = all(check.passed for check in checks)
-    return Decision(promote, tuple(checks), gain, _sentence(challenger, champion, gain, checks))
+    return Decision(promote, tuple(checks), gain, _sentence(challenger, champion, uncompared, gain, checks))
 
 
 def bootstrap_gain(
@@ -168,12 +170,15 @@ def _check(name: str, passed: bool, value: float | None, limit: float, text: str
     return Check(name, passed, None if value is None else float(value), float(limit), sentence)
 
 
-def _sentence(challenger: Metrics, champion: Metrics | None, gain: Gain | None, checks: Sequence[Check]) -> str:
+def _sentence(
+    challenger: Metrics, champion: Metrics | None, uncompared: str, gain: Gain | None, checks: Sequence[Check]
+) -> str:
     failed = [check.sentence for check in checks if not check.passed]
     if challenger.auc is None:
         compared = f"{challenger.rows:,} unseen rows decide nothing"
     elif champion is None or champion.auc is None or gain is None:
-        compared = f"AUC {challenger.auc:.4f} on {challenger.rows:,} unseen rows, and no champion to compare with"
+        rival = f"; {uncompared}" if uncompared else ", and no champion to compare with"
+        compared = f"AUC {challenger.auc:.4f} on {challenger.rows:,} unseen rows{rival}"
     else:
         compared = (
             f"AUC {challenger.auc:.4f} against the champion's {champion.auc:.4f} "
@@ -182,5 +187,5 @@ def _sentence(challenger: Metrics, champion: Metrics | None, gain: Gain | None, 
     if not failed:
         bound = f" (gain at least {gain.lower:+.4f} with {gain.confidence:.0%} confidence)" if gain else ""
         return f"Promoted: {compared}{bound}."
-    stays = "The champion stays" if champion is not None else "Not promoted"
+    stays = "The champion stays" if champion is not None or uncompared else "Not promoted"
     return f"{stays}: {compared}; but {'; '.join(failed)}."

@@ -36,6 +36,12 @@ class Signature:
     classes: tuple[str, ...]
     positive: str
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From plain JSON types, as `asdict` and JSON make them."""
+        inputs = tuple(InputColumn(**column) for column in data["inputs"])
+        return cls(inputs, tuple(data["classes"]), data["positive"])
+
 
 @dataclass(frozen=True, slots=True)
 class GoldenRows:
@@ -43,6 +49,12 @@ class GoldenRows:
 
     inputs: Mapping[str, tuple[float | str | None, ...]]
     probabilities: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From plain JSON types, as `asdict` and JSON make them."""
+        inputs = {name: tuple(values) for name, values in data["inputs"].items()}
+        return cls(inputs, tuple(tuple(row) for row in data["probabilities"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +102,12 @@ class Manifest:
         """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
         if data.get("schema") != MANIFEST_SCHEMA:
             raise ValueError(f"model.json has schema {data.get('schema')!r}; this code reads {MANIFEST_SCHEMA}")
-        signature, golden, lineage = data["signature"], data["golden"], data["lineage"]
+        lineage = data["lineage"]
         return cls(
             **{
                 **data,
-                "signature": Signature(
-                    inputs=tuple(InputColumn(**column) for column in signature["inputs"]),
-                    classes=tuple(signature["classes"]),
-                    positive=signature["positive"],
-                ),
-                "golden": GoldenRows(
-                    inputs={name: tuple(values) for name, values in golden["inputs"].items()},
-                    probabilities=tuple(tuple(row) for row in golden["probabilities"]),
-                ),
+                "signature": Signature.from_dict(data["signature"]),
+                "golden": GoldenRows.from_dict(data["golden"]),
                 "lineage": Lineage(
                     dataset=lineage["dataset"],
                     spec=lineage["spec"],

@@ -49,8 +49,48 @@ def test_more_data_is_judged_against_the_champion_on_rows_neither_has_seen(world
     record = world.run()
     assert record["champion"]["version"] == 1
     assert record["challenger"]["version"] == 2
-    assert record["outcome"] in {"promoted", "kept"}
-    assert record["decision"]["gain"]["lower"] <= record["decision"]["gain"]["value"]
+    gain = record["decision"]["gain"]
+    figures = [record[model]["metrics"]["auc"] for model in ("challenger", "champion")]
+    assert gain["value"] == pytest.approx(figures[0] - figures[1])
+    assert record["outcome"] == ("promoted" if gain["lower"] > 0 else "kept")
+
+
+def test_rows_that_taught_the_champion_do_not_judge_it(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    # The last five of ten days are held out now; the first model was taught with all but the last two.
+    world.write_spec(SPEC.replace("holdout: {days: 2}", "holdout: {days: 5}"))
+    two_days = 121
+    assert world.run()["judged_rows"] == two_days
+    # Nor do rows of a file that was only uploaded again.
+    world.upload("a.csv", rows(0) + b"\n")
+    assert world.run()["judged_rows"] == two_days
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["  town: category\n  price: {type: number, minimum: 0}\n", "  price: number\n  town: category\n  floor: number\n"],
+)
+def test_the_champion_is_compared_whatever_the_order_and_company_of_its_columns(world: World, columns: str) -> None:
+    header, *lines = rows(0).splitlines()
+    wider = b"\n".join([header + b",floor", *(line + b",%d" % (number % 7) for number, line in enumerate(lines))])
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.write_spec(SPEC.replace("  price: {type: number, minimum: 0}\n  town: category\n", columns))
+    world.upload("a.csv", wider)
+    record = world.run()
+    assert record["champion"]["version"] == 1, record["sentence"]
+
+
+def test_a_champion_that_cannot_be_compared_is_named(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.write_spec(SPEC.replace("  town: category\n", ""))
+    world.upload("b.csv", rows(10))
+    record = world.run()
+    assert record["champion"] is None
+    expected = "the champion (version 1) cannot be compared: it reads town, which the pipeline no longer has"
+    assert expected in record["sentence"]
 
 
 def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: World) -> None:
