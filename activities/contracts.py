@@ -118,18 +118,18 @@ class ItemRef(Payload):
 
 @dataclass(frozen=True, slots=True)
 class Done(Payload):
-    """A step has run. `go_on` is false when the run can end early for the reason that `sentence` gives."""
+    """A step has run. `ended` is the outcome with which the run ends here, for the reason of `sentence`, or ''."""
 
-    go_on: bool = True
+    ended: str = ""
     sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted(Payload):
-    """The feature graph is made; `todo` matrices have to be computed, in `batches` batches."""
+    """The feature graph is made; `todo` matrices have to be computed, in `batches` batches. `ended` as in Done."""
 
-    go_on: bool
-    sentence: str
+    ended: str = ""
+    sentence: str = ""
     todo: int = 0
     batches: int = 0
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def export(run: RunRef, to: Dependencies) -> Done:
-    """Writes the challenger's graph by its hash, and `export.json`: signature, golden rows, parity."""
+    """Writes the challenger's graph by its hash, and `export.json`: signature, golden rows, parity.
+
+    A model that ONNX cannot express exactly ends the run.
+    """
+    from models.export import ExportError
     from models.export import export as export_graph
     from models.features import feeds, signature
     from models.golden import golden_rows
@@ -28,7 +32,10 @@ def export(run: RunRef, to: Dependencies) -> Done:
     booster = workspace.read_bytes("booster.txt").decode()
     features_graph = to.blobs.get(workspace.graph_path(dataset["graph"])).data
     shape = signature(spec)
-    model = export_graph(booster, features_graph, shape, kind=spec.export)
+    try:
+        model = export_graph(booster, features_graph, shape, kind=spec.export)
+    except ExportError as exc:
+        return Done("failed", f"Not promoted: {exc}")
     sha256 = hashlib.sha256(model).hexdigest()
     to.blobs.put(workspace.challenger_path(sha256), model)
 

@@ -27,12 +27,12 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
         if outcome["state"] == "clean" and outcome["rows"]
     ]
     if not usable:
-        return Fitted(go_on=False, sentence="No usable partition: nothing to train on.")
+        return Fitted("nothing_to_do", "No usable partition: nothing to train on.")
     dataset = dataset_id([partition for partition, _ in usable], spec.fingerprint)
     champion = read_champion(to.blobs, run.pipeline)
     nothing_new = not any(partition.new for partition, _ in usable)
     if not run.force and champion and nothing_new and champion.manifest.lineage.spec == spec.fingerprint:
-        return Fitted(go_on=False, sentence="No new usable partition: there is nothing that the last run did not have.")
+        return Fitted("nothing_to_do", "No new usable partition: there is nothing that the last run did not have.")
 
     merged = merge(Profile.from_dict(outcome["profile"]) for _, outcome in usable)
     graph = fit_features(merged, spec)
@@ -54,7 +54,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     )
     known = existing_keys(to.blobs, workspace.matrices_prefix(graph_key))
     todo = [entry for entry in partitions if entry["key"] not in known]
-    return Fitted(True, f"{merged.rows:,} rows", todo=len(todo), batches=workspace.write_batches("transform", todo))
+    return Fitted(todo=len(todo), batches=workspace.write_batches("transform", todo))
 
 
 def dataset_id(partitions: list[PlannedPartition], spec_fingerprint: str) -> str:

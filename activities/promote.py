@@ -31,7 +31,7 @@ def promote(run: RunRef, to: Dependencies) -> Done:
         try:
             _prove(manifest, to)
         except GoldenMismatch as exc:
-            return Done(go_on=False, sentence=bounded(f"Not promoted: {exc}", MAX_SENTENCE_CHARACTERS))
+            return Done("failed", bounded(f"Not promoted: {exc}", MAX_SENTENCE_CHARACTERS))
         pointer = _pointer(run, version, champion, workspace.read("decision.json")["sentence"], to)
         document = json.dumps(pointer.to_dict(), indent=2).encode()
         to.blobs.put(

@@ -66,7 +66,7 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
             "ratchet.model_sha256": exported["sha256"],
         },
         documents={
-            "spec.yaml": workspace.read("plan.json")["spec"],
+            "spec.yaml": workspace.spec_text(),
             "lineage.json": json.dumps(dataset, indent=2, sort_keys=True),
             "decision.json": json.dumps(decision, indent=2, sort_keys=True),
             "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True),

@@ -29,7 +29,7 @@ def train(run: RunRef, to: Dependencies) -> Done:
             holdout_from=dataset["holdout_from"],
         )
     except TrainingError as exc:
-        return Done(go_on=False, sentence=str(exc))
+        return Done("failed" if exc.code == "refused" else "nothing_to_do", str(exc))
     workspace.write_bytes("booster.txt", trained.booster_text.encode())
     workspace.write("training.json", trained.summary())
     return Done(sentence=f"{trained.best_iteration} trees on {trained.training_rows:,} rows")

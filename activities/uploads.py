@@ -52,8 +52,8 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     what an earlier try has claimed.
     """
     workspace = to.workspace(run.pipeline, run.run)
-    text = to.specs.text(run.pipeline)
     fingerprint = to.specs.load(run.pipeline).data_fingerprint
+    workspace.write("run.json", {"spec": to.specs.text(run.pipeline), "started": run.started})
     rows = list(to.ledger.rows(run.pipeline, ("pending", "claimed", "included", "quarantined", "failed")))
     mine = [row for row in rows if row.state == "claimed" and row.run == run.run]
     open_rows = [
@@ -71,8 +71,7 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     known = existing_keys(to.blobs, workspace.outcomes_prefix())
     todo = [asdict(partition) for partition in partitions if partition.key not in known]
     batches = workspace.write_batches("validate", todo)
-    plan = {"spec": text, "started": run.started, "partitions": [asdict(partition) for partition in partitions]}
-    workspace.write("plan.json", plan)
+    workspace.write("plan.json", [asdict(partition) for partition in partitions])
     return Claimed(todo=len(todo), batches=batches)
 
 

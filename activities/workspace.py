@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from activities.contracts import BATCH_SIZE
@@ -85,7 +86,7 @@ class Workspace:
 
     def plan(self) -> list[PlannedPartition]:
         """The partitions of this run, sorted by path."""
-        return [PlannedPartition(**entry) for entry in self.read("plan.json")["partitions"]]
+        return [PlannedPartition(**entry) for entry in self.read("plan.json")]
 
     def plan_if_there(self) -> list[PlannedPartition]:
         """The same; nothing when the claim has not come to its end."""
@@ -95,7 +96,15 @@ class Workspace:
         """The spec as it was when the run claimed its partitions: an edit meanwhile concerns the next run."""
         from models.spec import parse_spec
 
-        return parse_spec(self.read("plan.json")["spec"], source=f"{self.pipeline}.yaml")
+        return parse_spec(self.spec_text(), source=f"{self.pipeline}.yaml")
+
+    def spec_text(self) -> str:
+        """The pipeline's file, as it was then."""
+        return str(self.read("run.json")["spec"])
+
+    def started(self) -> datetime:
+        """When the run began."""
+        return datetime.fromisoformat(self.read("run.json")["started"])
 
     # What outlives the run.
 

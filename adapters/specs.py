@@ -31,19 +31,25 @@ class SpecFiles:
         return tuple(sorted(path.stem for path in self.directory.glob("*.yaml")))
 
     def text(self, name: str) -> str:
-        """The file's text. Raises UnknownPipeline."""
+        """The file's text. Raises UnknownPipeline and SpecError."""
         names = self.names()
         if name not in names:
             raise UnknownPipeline(name, names)
-        return (self.directory / f"{name}.yaml").read_text(encoding="utf-8")
+        try:
+            return (self.directory / f"{name}.yaml").read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            from models.spec import SpecError
+
+            raise SpecError(f"{name}.yaml", 1, "", "is not UTF-8 text") from exc
 
     def load(self, name: str) -> PipelineSpec:
         """The validated spec. Raises UnknownPipeline and SpecError."""
         from models.partitions import check_label
-        from models.spec import SpecError, parse_spec
+        from models.spec import SpecError, line_of, parse_spec
 
-        spec = parse_spec(self.text(name), source=f"{name}.yaml")
-        check_label(spec, source=f"{name}.yaml")
+        text, source = self.text(name), f"{name}.yaml"
+        spec = parse_spec(text, source=source)
+        check_label(spec, source=source, line=line_of(text, "label.expression"))
         if spec.name != name:
-            raise SpecError(f"{name}.yaml", 1, "name", f"is {spec.name!r}; the file's name says {name!r}")
+            raise SpecError(source, line_of(text, "name"), "name", f"is {spec.name!r}; the file's name says {name!r}")
         return spec

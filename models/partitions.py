@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import polars as pl
 
-from models.cells import MICROSECONDS, Problem, TypedColumn, read_column
+from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_column
 from models.errors import bounded
 from models.quality import Report, file_report, quality_report, rows_report
 from models.reading import REASON, ROW, PartitionRejected, RejectionCode, read_rows
@@ -65,9 +66,11 @@ class CleanPartition:
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
-def clean_partition(data: bytes, *, name: str, spec: PipelineSpec) -> CleanPartition:
+def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datetime | None = None) -> CleanPartition:
     """The clean and the rejected rows of the file `name` (.csv, .csv.gz, .parquet or .jsonl) with content `data`.
 
+    Rows later than `latest` are rejected: one that lies in the future would be the newest for ever, and so the only one
+    to judge by.
     Raises PartitionRejected when the file cannot be used as a whole, SpecError when the label's expression can be
     evaluated over no file at all.
     """
@@ -78,6 +81,8 @@ def clean_partition(data: bytes, *, name: str, spec: PipelineSpec) -> CleanParti
     problems += [problem for column in typed.values() for problem in column.problems]
     no_time = typed[spec.time].missing
     problems.append(Problem(f"{spec.time}: missing", no_time, f"{spec.time}: missing, so the row has no time"))
+    if latest is not None:
+        problems.append(_future(raw[spec.time], typed[spec.time], spec.time, latest))
     problems += _ragged(raw, fields)
     partition = _partition(raw, typed, label, [problem for problem in problems if problem.rows.any()], spec)
     share = partition.rejected.height / partition.rows_read
@@ -165,6 +170,11 @@ def _label(typed: Mapping[str, TypedColumn], name: str, spec: PipelineSpec) -> t
         explained = explained | column.missing | column.wrong
     problems.append(Problem("label: no value", none & ~explained, "label: its expression gives no value for this row"))
     return label.set(none | strange, None).cast(pl.UInt8).alias(LABEL), problems
+
+
+def _future(raw: pl.Series, column: TypedColumn, name: str, latest: datetime) -> Problem:
+    late = (column.values > latest.astimezone(UTC).replace(tzinfo=None)).fill_null(value=False)
+    return Problem(f"{name}: in the future", late, f"{name}: ", as_text(raw), " is in the future")
 
 
 def _ragged(raw: pl.DataFrame, fields: pl.Series | None) -> list[Problem]:

@@ -6,7 +6,8 @@ import json
 import sys
 from typing import Any
 
-from models.spec import INEXACT_PARAMETERS, OWNED_PARAMETERS, SLUG, PipelineSpec
+from models.parameters import allowed_names
+from models.spec import SLUG, PipelineSpec
 
 EXAMPLE: dict[str, Any] = {
     "name": "flight-delays",
@@ -31,8 +32,7 @@ def pipeline_schema() -> dict[str, Any]:
     fields["name"]["pattern"] = SLUG.pattern
     parts["Label"]["oneOf"] = [{"required": ["column"]}, {"required": ["expression"]}]
     parts["Label"]["examples"] = [EXAMPLE["label"]]
-    refused = sorted({*INEXACT_PARAMETERS, *OWNED_PARAMETERS})
-    parts["Training"]["properties"]["parameters"]["propertyNames"] = {"not": {"enum": refused}}
+    parts["Training"]["properties"]["parameters"]["propertyNames"] = {"enum": allowed_names()}
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Ratchet pipeline"}
     return {**title, **{key: value for key, value in schema.items() if key not in title}, "examples": [EXAMPLE]}
 

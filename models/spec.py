@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.errors import RatchetError, bounded
+from models.parameters import canonical
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 FEATURE_TYPES = frozenset({"number", "integer", "boolean", "category"})
@@ -23,26 +24,9 @@ RESERVED_COLUMNS = frozenset({"features", "probability"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
 SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 
-INEXACT_PARAMETERS: Mapping[str, str] = {
-    "linear_tree": "its leaves hold linear models, which an ONNX tree ensemble cannot express",
-    "zero_as_missing": "ONNX trees treat zero as a number, so zeros would take the wrong branch",
-    "boosting": "random forests and DART average or rescale trees, which the export does not reproduce",
-    "boosting_type": "random forests and DART average or rescale trees, which the export does not reproduce",
-    "sigmoid": "the graph applies the standard logistic function",
-    "objective": "the task decides the objective",
-    "categorical_feature": "categories are encoded inside the feature graph",
-    "num_class": "the task decides the number of classes",
-}
-"""LightGBM parameters that would make the served model differ from the trained one, with the reason."""
 
-OWNED_PARAMETERS: Mapping[str, str] = {
-    **dict.fromkeys(("num_iterations", "n_estimators", "num_boost_round", "num_trees"), "use training.rounds"),
-    **dict.fromkeys(("seed", "random_seed", "random_state"), "use training.seed"),
-    **dict.fromkeys(("early_stopping_round", "early_stopping_rounds"), "use training.early_stopping"),
-    **dict.fromkeys(("num_threads", "n_jobs", "nthread"), "set RATCHET_TRAINING_THREADS"),
-    "deterministic": "training always is",
-}
-"""LightGBM parameters that have another place, and which."""
+DATA_VERSION = 1
+"""Raised when cells are read or checked in another way than before, so that partitions are cleaned anew."""
 
 
 class SpecError(RatchetError):
@@ -146,16 +130,12 @@ class Training(_Part):
     minimum_rows: int = Field(default=500, ge=10)
     """Fewer training rows than this make no model."""
     parameters: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
-    """Passed on to LightGBM, except for what cannot be exported exactly."""
+    """LightGBM's parameters, by any of their names, except for what cannot be exported exactly."""
 
     @field_validator("parameters")
     @classmethod
     def _exportable(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        for name in value:
-            if name in INEXACT_PARAMETERS:
-                raise ValueError(f"{name} cannot be set: {INEXACT_PARAMETERS[name]}")
-            if name in OWNED_PARAMETERS:
-                raise ValueError(f"{name} cannot be set here: {OWNED_PARAMETERS[name]}")
+        canonical(value)
         return value
 
 
@@ -270,26 +250,44 @@ class PipelineSpec(_Part):
     @property
     def data_fingerprint(self) -> str:
         """SHA-256 of what a clean partition depends on: it keys the cache of clean partitions and profiles."""
-        return _digest(self.model_dump(mode="json", include=set(self.DATA_FIELDS)))
+        fields = self.model_dump(mode="json", include=set(self.DATA_FIELDS))
+        return _digest({"version": DATA_VERSION, **fields})
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader for which a date is a text like any other."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def parse_spec(text: str, *, source: str) -> PipelineSpec:
     """The spec in `text` (YAML). `source` is the file's name, for messages. Raises SpecError."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise SpecError(source, line, "", f"not YAML: {bounded(exc.problem)}") from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError) as exc:
+        # ValueError: an explicit tag (!!int) on a scalar that is none.
         raise SpecError(source, 1, "", f"not YAML: {bounded(exc)}") from exc
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(source, 1, "", "a pipeline is a mapping of fields (name, columns, label, time, ...)")
     _refuse_duplicates(root, source, ())
-    data = yaml.safe_load(text)
     try:
         return PipelineSpec.model_validate(data)
     except ValidationError as exc:
         raise _first_mistake(exc, root, source) from exc
+
+
+def line_of(text: str, field: str) -> int:
+    """The line of a dotted field in a pipeline's file that has been parsed, from 1."""
+    root = yaml.compose(text, Loader=_Loader)
+    return _line(root, field.split(".")) if root is not None else 1
 
 
 def _refuse_duplicates(node: yaml.Node, source: str, path: tuple[str, ...]) -> None:

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import lightgbm as lgb
 import numpy as np
 
-from models.errors import RatchetError
+from models.errors import RatchetError, bounded
+from models.parameters import canonical
 
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
-TrainingProblem = Literal["too_few_rows", "one_class", "no_validation_rows"]
+TrainingProblem = Literal["too_few_rows", "one_class", "no_validation_rows", "refused"]
 DEFAULTS: Mapping[str, Any] = {"num_leaves": 31, "learning_rate": 0.05, "min_data_in_leaf": 20}
 
 
 class TrainingError(RatchetError):
-    """The data cannot teach a model. `code` says why, `rows` how many training rows there were."""
+    """The data cannot teach a model, or not with these parameters. `rows` is how many training rows there were."""
 
     def __init__(self, code: TrainingProblem, message: str, rows: int) -> None:
         super().__init__(message)
@@ -73,20 +74,24 @@ def train(
     validating = fold < spec.validation.fraction
     _check(y, validating, spec)
     names = list(feature_names)
+    parameters = _parameters(spec, threads)
     training = lgb.Dataset(x[~validating], y[~validating], feature_name=names, params={"verbosity": -1})
     validation = lgb.Dataset(x[validating], y[validating], reference=training)
     curve: dict[str, Any] = {}
-    booster = lgb.train(
-        _parameters(spec, threads),
-        training,
-        num_boost_round=spec.training.rounds,
-        valid_sets=[validation],
-        valid_names=["validation"],
-        callbacks=[
-            lgb.early_stopping(spec.training.early_stopping, first_metric_only=True, verbose=False),
-            lgb.record_evaluation(curve),
-        ],
-    )
+    try:
+        booster = lgb.train(
+            parameters,
+            training,
+            num_boost_round=spec.training.rounds,
+            valid_sets=[validation],
+            valid_names=["validation"],
+            callbacks=[
+                lgb.early_stopping(spec.training.early_stopping, first_metric_only=True, verbose=False),
+                lgb.record_evaluation(curve),
+            ],
+        )
+    except lgb.basic.LightGBMError as exc:
+        raise TrainingError("refused", f"LightGBM refuses training.parameters: {bounded(exc)}", len(x)) from exc
     best = booster.best_iteration or booster.num_trees()
     gains = booster.feature_importance("gain", iteration=best)
     return TrainedModel(
@@ -138,7 +143,7 @@ def _check(y: np.ndarray[Any, Any], validating: np.ndarray[Any, Any], spec: Pipe
 def _parameters(spec: PipelineSpec, threads: int) -> dict[str, Any]:
     return {
         **DEFAULTS,
-        **spec.training.parameters,
+        **canonical(spec.training.parameters),
         "objective": "binary",
         "metric": "binary_logloss",
         "seed": spec.training.seed,

@@ -115,20 +115,24 @@ def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
 
 def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, Uploads]:
     """Waits until uploads have been quiet, or the longest wait is over."""
+    since: datetime = context.current_utc_datetime
     while True:
         uploads = Uploads.from_dict((yield from _call(context, contracts.LOOK, request)))
         if not uploads.pending or request.force:
             return uploads
-        until = quiet_until(uploads)
+        until = quiet_until(uploads, since=since)
         if until <= context.current_utc_datetime:
             return uploads
         yield context.create_timer(until)
 
 
-def quiet_until(uploads: Uploads) -> datetime:
-    """When the uploads will have settled: quiet since the newest, but no longer than the oldest may wait."""
+def quiet_until(uploads: Uploads, *, since: datetime) -> datetime:
+    """When the uploads will have settled: quiet since the newest, but no longer than the oldest may wait.
+
+    `since` is when this run was asked for: a file that is written over and over has a row that is always new.
+    """
     quiet = datetime.fromisoformat(uploads.newest) + timedelta(seconds=uploads.quiet_seconds)
-    latest = datetime.fromisoformat(uploads.oldest) + timedelta(seconds=uploads.longest_wait_seconds)
+    latest = min(datetime.fromisoformat(uploads.oldest), since) + timedelta(seconds=uploads.longest_wait_seconds)
     return min(quiet, latest)
 
 
@@ -153,17 +157,19 @@ def _steps(
     )
     progress.enter("profile")
     fitted = Fitted.from_dict((yield from _call(context, contracts.FIT, run)))
-    if not fitted.go_on:
-        return "nothing_to_do", fitted.sentence
+    if fitted.ended:
+        return fitted.ended, fitted.sentence
     yield from _wave(
         context, run, progress, step="features", activity=contracts.TRANSFORM, todo=fitted.todo, batches=fitted.batches
     )
     progress.enter("train")
     trained = Done.from_dict((yield from _call(context, contracts.TRAIN, run)))
-    if not trained.go_on:
-        return "nothing_to_do", trained.sentence
+    if trained.ended:
+        return trained.ended, trained.sentence
     progress.enter("export")
-    yield from _call(context, contracts.EXPORT, run)
+    exported = Done.from_dict((yield from _call(context, contracts.EXPORT, run)))
+    if exported.ended:
+        return exported.ended, exported.sentence
     progress.enter("evaluate")
     yield from _call(context, contracts.EVALUATE, run)
     progress.enter("gate")
@@ -174,8 +180,8 @@ def _steps(
     if not judged.promote:
         return "kept", judged.sentence
     promoted = Done.from_dict((yield from _call(context, contracts.PROMOTE, run)))
-    if not promoted.go_on:
-        return "failed", promoted.sentence
+    if promoted.ended:
+        return promoted.ended, promoted.sentence
     try:
         yield from _call(context, contracts.ALIGN, run, REGISTRY_RETRY)
     except Exception as exc:

@@ -139,6 +139,25 @@ def test_only_bad_files_leave_the_champion_alone(world: World) -> None:
     assert len(world.mlflow.versions) == 1
 
 
+def test_one_row_in_the_future_does_not_become_the_holdout(world: World) -> None:
+    world.upload("a.csv", rows(0) + b"2031-01-01T00:00:00Z,1,5,Ghent\n")
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]
+    assert record["partitions"][0]["rejected"] == 1
+
+
+@pytest.mark.parametrize("parameters", ["num_leaves: 1", "num_leaves: many"])
+def test_parameters_that_lightgbm_refuses_end_the_run_with_its_reason(world: World, parameters: str) -> None:
+    path = world.upload("a.csv", rows(0))
+    world.write_spec(SPEC.replace("num_leaves: 7", parameters))
+    record = world.run()
+    assert record["outcome"] == "failed"
+    assert "LightGBM refuses training.parameters" in record["sentence"]
+    assert world.ledger.state(path) == "included"
+    world.write_spec(SPEC)
+    assert world.run()["outcome"] == "promoted"
+
+
 def test_bad_rows_are_set_aside_with_a_report(world: World) -> None:
     data = rows(0).replace(b",Ghent\n", b",Ghent\n", 1) + b"2026-01-05T00:00:00+00:00,1,cheap,Ghent\n"
     world.upload("a.csv", data)

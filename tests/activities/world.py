@@ -46,6 +46,7 @@ gate: {minimum_rows: 50, maximum_latency_ms: 1000}
 quiet: {seconds: 0, longest_wait_seconds: 0}
 """
 START = datetime(2026, 1, 1, tzinfo=UTC)
+TODAY = START + timedelta(days=365)
 TOWNS = ("Ghent", "Lille", "Porto", "Turin")
 
 
@@ -69,7 +70,7 @@ class World:
         self.blobs, self.ledger = MemoryBlobs(), MemoryLedger()
         self.mlflow, self.events = MemoryRegistry(), Listener()
         self.pipelines = directory
-        self.now = START
+        self.now = TODAY
         self.runs = 0
         self.times = 1
         self.payloads: list[dict[str, Any]] = []
@@ -114,20 +115,22 @@ class World:
         claimed: Claimed = self.call(claim, run)
         self.fan_out(validate, run, claimed.todo)
         fitted: Fitted = self.call(fit, run)
-        if not fitted.go_on:
-            return "nothing_to_do", fitted.sentence
+        if fitted.ended:
+            return fitted.ended, fitted.sentence
         self.fan_out(transform, run, fitted.todo)
         trained: Done = self.call(train, run)
-        if not trained.go_on:
-            return "nothing_to_do", trained.sentence
-        self.call(export, run)
+        if trained.ended:
+            return trained.ended, trained.sentence
+        exported: Done = self.call(export, run)
+        if exported.ended:
+            return exported.ended, exported.sentence
         self.call(evaluate, run)
         judged: Judged = self.call(judge, run)
         self.call(register, run)
         if judged.promote:
             promoted: Done = self.call(promote, run)
-            if not promoted.go_on:
-                return "failed", promoted.sentence
+            if promoted.ended:
+                return promoted.ended, promoted.sentence
             self.call(align, run)
         return ("promoted" if judged.promote else "kept"), judged.sentence
 

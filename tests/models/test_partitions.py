@@ -34,8 +34,10 @@ from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, 
 APRIL_1 = datetime(2013, 4, 1, 5, tzinfo=UTC).timestamp()
 
 
-def clean(data: bytes, name: str = "a.csv", spec: PipelineSpec | None = None) -> CleanPartition:
-    return clean_partition(data, name=name, spec=spec or small())
+def clean(
+    data: bytes, name: str = "a.csv", spec: PipelineSpec | None = None, latest: datetime | None = None
+) -> CleanPartition:
+    return clean_partition(data, name=name, spec=spec or small(), latest=latest)
 
 
 def parquet(**columns: Any) -> bytes:
@@ -81,6 +83,15 @@ def test_blanks_are_nothing_around_a_number_and_part_of_a_category() -> None:
     frame = clean(csv("2013-04-01T05:00:00Z,10, NA ,JFK, NA ,5, NA ")).frame
 
     assert frame.rows() == [(" NA ", "JFK", None, 5.0, None, 0, APRIL_1)]
+
+
+def test_a_row_in_the_future_is_rejected_when_it_is_known_what_that_is() -> None:
+    data = csv(GOOD, GOOD.replace("2013", "2031"))
+    assert clean(data).frame.height == 2
+    partition = clean(data, latest=datetime(2013, 4, 1, 5, tzinfo=UTC))
+    assert partition.frame.height == 1
+    assert dict(partition.reasons) == {"when: in the future": 1}
+    assert partition.rejected[REASON].to_list() == ["when: 2031-04-01T05:00:00Z is in the future"]
 
 
 BAD_ROWS = [

@@ -47,7 +47,12 @@ MISTAKES = [
     ("categories", "training: {parameters: {seed: 3}}", 12, "training.parameters", "training.seed"),
     ("quality", "quality: {maximum_bad_rows: 5}", 13, "quality.maximum_bad_rows", "less than or equal to 1"),
     ("quality", "quiet: {seconds: 9, longest_wait_seconds: 1}", 13, "quiet", "shorter"),
+    ("categories", "training: {parameters: {num_leafs: 3}}", 12, "training.parameters", "did you mean num_leaf"),
     ("quality", "quality: [", 13, "", "not YAML"),
+    ("quality", "quality: !foo x", 13, "", "not YAML"),
+    ("quality", "quality: !!int x", 1, "", "not YAML"),
+    ("quality", "? [a, b]", 13, "", "not YAML"),
+    ("quality", "<<: 3", 13, "", "not YAML"),
 ]
 
 
@@ -66,6 +71,10 @@ def test_a_mistake_names_file_line_and_field(replaced: str, by: str, line: int, 
 def test_what_is_no_mapping_is_no_pipeline(text: str) -> None:
     with pytest.raises(SpecError, match=r"^x\.yaml:1: a pipeline is a mapping"):
         parse_spec(text, source="x.yaml")
+
+
+def test_a_date_is_a_text() -> None:
+    assert small(name="name: small\ndescription: 2013-13-45").description == "2013-13-45"
 
 
 def test_a_spec_is_frozen() -> None:

@@ -42,7 +42,7 @@ class Answers(App):
         self.answer("look", lambda _: self.uploads[0] if len(self.uploads) == 1 else self.uploads.pop(0))
         self.answer("claim", lambda _: Claimed(todo=1, batches=1))
         self.answer("validate", lambda _: Done())
-        self.answer("fit", lambda _: Fitted(go_on=True, sentence="", todo=1, batches=1))
+        self.answer("fit", lambda _: Fitted(todo=1, batches=1))
         self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
         self.answer("settle", lambda _: Settled(pending=0))
         self.answer("abandon", lambda _: Settled(pending=1))
@@ -132,7 +132,7 @@ async def test_a_rejected_challenger_is_registered_but_not_promoted(app: Answers
 
 
 async def test_without_usable_data_the_run_is_settled_early(app: Answers, tmp_path: Path) -> None:
-    app.answer("fit", lambda _: Fitted(go_on=False, sentence="No usable partition."))
+    app.answer("fit", lambda _: Fitted("nothing_to_do", "No usable partition."))
     there = await _until_ended(app, tmp_path)
     assert there["output"]["outcome"] == "nothing_to_do"
     assert (app.count("train"), app.count("settle")) == (0, 1)
@@ -199,7 +199,7 @@ async def test_a_model_that_is_live_is_no_failure_although_the_registry_is_away(
 
 
 async def test_a_version_that_does_not_prove_itself_is_a_failure_that_is_settled(app: Answers, tmp_path: Path) -> None:
-    app.answer("promote", lambda _: Done(go_on=False, sentence="Not promoted: version 2 does not prove itself."))
+    app.answer("promote", lambda _: Done("failed", "Not promoted: version 2 does not prove itself."))
     there = await _until_ended(app, tmp_path)
     assert there["output"]["outcome"] == "failed"
     assert (app.count("align"), app.count("settle"), app.count("abandon")) == (0, 1, 0)
@@ -211,10 +211,20 @@ async def test_no_payload_is_large(app: Answers, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("oldest", "newest", "until"),
-    [(0, 0, 60), (0, 30, 90), (0, 595, 600), (0, 1000, 600)],
+    ("oldest", "newest", "since", "until"),
+    [(0, 0, 0, 60), (0, 30, 0, 90), (0, 595, 0, 600), (0, 1000, 0, 600), (580, 580, 0, 600), (0, 700, 650, 600)],
 )
-def test_quiet_means_since_the_newest_but_never_longer_than_allowed(oldest: int, newest: int, until: int) -> None:
+def test_quiet_means_since_the_newest_but_never_longer_than_allowed(
+    oldest: int, newest: int, since: int, until: int
+) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     at = [(start + timedelta(seconds=seconds)).isoformat() for seconds in (oldest, newest)]
-    assert quiet_until(Uploads(2, at[0], at[1], 60, 600)) == start + timedelta(seconds=until)
+    found = quiet_until(Uploads(2, at[0], at[1], 60, 600), since=start + timedelta(seconds=since))
+    assert found == start + timedelta(seconds=until)
+
+
+@pytest.mark.parametrize("step", ["train", "export"])
+async def test_a_step_may_end_the_run(app: Answers, tmp_path: Path, step: str) -> None:
+    app.answer(step, lambda _: Done("failed", "Not promoted: a categorical split."))
+    there = await _until_ended(app, tmp_path)
+    assert (there["output"]["outcome"], app.count("evaluate"), app.count("settle")) == ("failed", 0, 1)

@@ -1,0 +1,115 @@
+"""LightGBM's parameters: which a pipeline may set, under which names, and why not the others.
+
+Names as in LightGBM 4.7 (https://lightgbm.readthedocs.io/en/stable/Parameters.html); a test compares them with the
+library's own table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+_PASSED_ON = {
+    "bagging_fraction": "bagging sub_row subsample",
+    "bagging_freq": "subsample_freq",
+    "bagging_seed": "bagging_fraction_seed",
+    "bin_construct_sample_cnt": "subsample_for_bin",
+    "boost_from_average": "",
+    "cegb_penalty_split": "",
+    "cegb_tradeoff": "",
+    "data_random_seed": "data_seed",
+    "data_sample_strategy": "",
+    "early_stopping_min_delta": "",
+    "enable_bundle": "bundle is_enable_bundle",
+    "extra_seed": "",
+    "extra_trees": "extra_tree",
+    "feature_fraction": "sub_feature colsample_bytree",
+    "feature_fraction_bynode": "colsample_bynode sub_feature_bynode",
+    "feature_fraction_seed": "",
+    "feature_pre_filter": "",
+    "histogram_pool_size": "hist_pool_size",
+    "interaction_constraints": "",
+    "is_enable_sparse": "sparse is_sparse enable_sparse",
+    "is_unbalance": "unbalance unbalanced_sets",
+    "lambda_l1": "reg_alpha l1_regularization",
+    "lambda_l2": "lambda reg_lambda l2_regularization",
+    "learning_rate": "eta shrinkage_rate",
+    "max_bin": "max_bins",
+    "max_delta_step": "max_leaf_output max_tree_output",
+    "max_depth": "",
+    "min_data_in_bin": "",
+    "min_data_in_leaf": "min_data min_samples_leaf min_child_samples min_data_per_leaf",
+    "min_gain_to_split": "min_split_gain",
+    "min_sum_hessian_in_leaf": "min_hessian min_sum_hessian min_child_weight min_sum_hessian_per_leaf",
+    "monotone_constraints": "mc monotonic_cst monotone_constraint",
+    "monotone_constraints_method": "mc_method monotone_constraining_method",
+    "monotone_penalty": "mc_penalty ms_penalty monotone_splits_penalty",
+    "neg_bagging_fraction": "neg_bagging neg_sub_row neg_subsample",
+    "num_grad_quant_bins": "",
+    "num_leaves": "max_leaf num_leaf max_leaves max_leaf_nodes",
+    "other_rate": "",
+    "path_smooth": "",
+    "pos_bagging_fraction": "pos_bagging pos_sub_row pos_subsample",
+    "quant_train_renew_leaf": "",
+    "scale_pos_weight": "",
+    "stochastic_rounding": "",
+    "top_rate": "",
+    "use_missing": "",
+    "use_quantized_grad": "",
+}
+_REFUSED = {
+    "linear_tree": ("linear_trees", "its leaves hold linear models, which an ONNX tree ensemble cannot express"),
+    "zero_as_missing": ("", "ONNX trees treat zero as a number, so zeros would take the wrong branch"),
+    "boosting": (
+        "boost boosting_type",
+        "random forests and DART average or rescale trees, which the export does not reproduce",
+    ),
+    "sigmoid": ("", "the graph applies the standard logistic function"),
+    "objective": ("app loss application objective_type", "the task decides the objective"),
+    "metric": ("metrics metric_types", "the task decides the metric"),
+    "categorical_feature": (
+        "cat_column cat_feature categorical_column categorical_features",
+        "categories are encoded inside the feature graph",
+    ),
+    "num_class": ("num_classes", "the task decides the number of classes"),
+    "num_iterations": (
+        "n_iter nrounds max_iter num_tree num_round num_trees num_rounds n_estimators num_iteration num_boost_round",
+        "use training.rounds",
+    ),
+    "seed": ("random_seed random_state", "use training.seed"),
+    "early_stopping_round": ("early_stopping n_iter_no_change early_stopping_rounds", "use training.early_stopping"),
+    "num_threads": ("n_jobs nthread nthreads num_thread", "set RATCHET_TRAINING_THREADS"),
+    "deterministic": ("", "training always is"),
+    "force_row_wise": ("", "training has to sum in one order, and always does it by rows"),
+    "force_col_wise": ("", "training has to sum in one order, and always does it by rows"),
+    "device_type": ("device", "training is on CPUs"),
+}
+
+PASSED_ON: Mapping[str, tuple[str, ...]] = {name: tuple(others.split()) for name, others in _PASSED_ON.items()}
+"""LightGBM's name of each parameter that a pipeline may set, with its other names."""
+REFUSED: Mapping[str, tuple[str, ...]] = {name: tuple(others.split()) for name, (others, _) in _REFUSED.items()}
+"""The same of parameters that would make the served model another than the trained one, or that have another place."""
+
+_CANONICAL = {other: name for names in (PASSED_ON, REFUSED) for name in names for other in (name, *names[name])}
+
+
+def allowed_names() -> list[str]:
+    """Every name that a pipeline may use, sorted."""
+    return sorted(name for name, canonical in _CANONICAL.items() if canonical in PASSED_ON)
+
+
+def canonical(parameters: Mapping[str, object]) -> dict[str, object]:
+    """The parameters under LightGBM's own names, which win over other names of the same. Raises ValueError."""
+    named: dict[str, object] = {}
+    for name, value in parameters.items():
+        known = _CANONICAL.get(name)
+        if known is None:
+            near = difflib.get_close_matches(name, allowed_names(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{name} is no parameter of LightGBM that shapes a model{hint}")
+        if known in _REFUSED:
+            raise ValueError(f"{name} cannot be set here: {_REFUSED[known][1]}")
+        if known in named:
+            raise ValueError(f"{name} is given twice (other names of {known} count)")
+        named[known] = value
+    return named
