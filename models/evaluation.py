@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-OUTPUT = "probability"
+from models.manifest import PROBABILITY
+
 BATCH_ROWS = 65_536
 LATENCY_RUNS, LATENCY_WARM_UP = 200, 20
 
@@ -64,7 +65,7 @@ def score(
     result = np.empty(rows, np.float64)
     for start in range(0, rows, BATCH_ROWS):
         batch = {name: values[start : start + BATCH_ROWS] for name, values in feeds.items()}
-        result[start : start + BATCH_ROWS] = session.run([OUTPUT], batch)[0][:, 1]
+        result[start : start + BATCH_ROWS] = session.run([PROBABILITY], batch)[0][:, 1]
     return result
 
 
@@ -74,7 +75,7 @@ def measure_latency(model: bytes, one_row: Mapping[str, np.ndarray[Any, Any]], t
     taken = []
     for run in range(LATENCY_WARM_UP + LATENCY_RUNS):
         begin = timer()
-        session.run([OUTPUT], one_row)
+        session.run([PROBABILITY], one_row)
         if run >= LATENCY_WARM_UP:
             taken.append(timer() - begin)
     p50, p99 = np.percentile(taken, [50, 99]) * 1000

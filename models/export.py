@@ -18,12 +18,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from models.errors import RatchetError, bounded
-from models.manifest import Signature
+from models.features import FEATURES, IR_VERSION, ML_OPSET, OPSET
+from models.manifest import PROBABILITY, Signature
 
 ExportKind = Literal["exact", "portable"]
 
-OPSET, ML_OPSET_EXACT, ML_OPSET_PORTABLE, IR_VERSION = 21, 5, 4, 10
-FEATURES, OUTPUT = "features", "probability"
+ML_OPSET_PORTABLE = 4
 PREFIX = "__model_"
 """Names inside the model's part of the graph: they must not meet the feature graph's."""
 INFINITE = 1e300
@@ -171,9 +171,9 @@ def _exact_tail(_: lgb.Booster, dump: dict[str, Any]) -> Tail:
         ensemble.node(f"{PREFIX}wide", f"{PREFIX}scores"),
         # softmax(0, s) is (1 - logistic(s), logistic(s)). It works row by row, so that a row alone and a row in a batch
         # give the same bits, which onnxruntime's float64 Sigmoid and Exp do not.
-        helper.make_node("Softmax", [f"{PREFIX}scores"], [OUTPUT], axis=1),
+        helper.make_node("Softmax", [f"{PREFIX}scores"], [PROBABILITY], axis=1),
     ]
-    return nodes, ML_OPSET_EXACT
+    return nodes, ML_OPSET
 
 
 def _portable_tail(booster: lgb.Booster, dump: dict[str, Any]) -> Tail:
@@ -190,7 +190,7 @@ def _portable_tail(booster: lgb.Booster, dump: dict[str, Any]) -> Tail:
     ensemble.input[:] = [FEATURES]
     ensemble.output[:] = [f"{PREFIX}label", f"{PREFIX}narrow"]
     ensemble.name = f"{PREFIX}trees"
-    widen = helper.make_node("Cast", [f"{PREFIX}narrow"], [OUTPUT], to=TensorProto.DOUBLE)
+    widen = helper.make_node("Cast", [f"{PREFIX}narrow"], [PROBABILITY], to=TensorProto.DOUBLE)
     return [ensemble, widen], ML_OPSET_PORTABLE
 
 
@@ -245,7 +245,7 @@ def _joined(features: onnx.ModelProto, nodes: list[onnx.NodeProto], ml: int, sig
         [*features.graph.node, *nodes],
         "ratchet",
         features.graph.input,
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["N", 2])],
+        [helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, ["N", 2])],
         features.graph.initializer,
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ml)]

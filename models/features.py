@@ -27,7 +27,7 @@ ML_OPSET = 5
 """The first ai.onnx.ml with TreeEnsemble in float64, so that the model can follow in the same graph."""
 IR_VERSION = 10
 """The IR that belongs to opset 21."""
-OUTPUT = "features"
+FEATURES = "features"
 MISSING_CODE = 0.0
 UNKNOWN_CODE = 1.0
 FIRST_CODE = 2.0
@@ -70,10 +70,10 @@ def fit_features(profile: Profile, spec: PipelineSpec) -> bytes:
         helper.make_node("Concat", columns, ["__flat"], axis=0),
         helper.make_node("Cast", ["__flat"], ["__float"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["__float", "__shape"], ["__columns"]),
-        helper.make_node("Transpose", ["__columns"], [OUTPUT], perm=[1, 0]),
+        helper.make_node("Transpose", ["__columns"], [FEATURES], perm=[1, 0]),
     ]
-    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", len(columns)])
-    graph = helper.make_graph(nodes, OUTPUT, inputs, [output], initializer=[shape])
+    output = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["N", len(columns)])
+    graph = helper.make_graph(nodes, FEATURES, inputs, [output], initializer=[shape])
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ratchet")
     onnx.checker.check_model(model, full_check=True)
@@ -99,7 +99,7 @@ def compute_matrix(
     matrix = np.empty((frame.height, len(spec.features)), np.float32)
     for start in range(0, frame.height, BATCH_ROWS):
         batch = frame.slice(start, BATCH_ROWS)
-        matrix[start : start + batch.height] = session.run([OUTPUT], feeds(batch, spec))[0]
+        matrix[start : start + batch.height] = session.run([FEATURES], feeds(batch, spec))[0]
     return matrix
 
 

@@ -12,6 +12,9 @@ from typing import Any, Literal, Self
 MANIFEST_SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses a number it does not know."""
 
+PROBABILITY = "probability"
+"""The one output of a version's graph: DOUBLE [N, K]."""
+
 InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
 
 
@@ -30,7 +33,7 @@ class InputColumn:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs in the graph's order. The graph has one output: `probability`, DOUBLE [N, K] with K = len(classes)."""
+    """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes)."""
 
     inputs: tuple[InputColumn, ...]
     classes: tuple[str, ...]

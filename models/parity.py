@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 
 from models.evaluation import open_session
-from models.export import FEATURES, INFINITE, OUTPUT, ExportKind
+from models.export import INFINITE, ExportKind
+from models.features import FEATURES
+from models.manifest import PROBABILITY
 
 TOLERANCES: Mapping[ExportKind, float] = {"exact": 1e-12, "portable": 1e-6}
 """Largest difference in a probability. float64 sums in another order differ by 1e-15, float32 sums by some 1e-7; a row
@@ -47,7 +49,7 @@ def check_parity(
     def compare(feed: Feed) -> int:
         nonlocal worst
         expected = booster.predict(features.run([FEATURES], feed)[0])
-        difference = np.abs(served.run([OUTPUT], feed)[0][:, 1] - expected)
+        difference = np.abs(served.run([PROBABILITY], feed)[0][:, 1] - expected)
         # A NaN anywhere must not pass for agreement.
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0)))
         return len(expected)

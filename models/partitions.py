@@ -14,27 +14,8 @@ import polars as pl
 
 from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_column
 from models.errors import bounded
-from models.quality import Report, file_report, quality_report, rows_report
-from models.reading import REASON, ROW, PartitionRejected, RejectionCode, read_rows
+from models.reading import REASON, ROW, PartitionRejected, read_rows
 from models.spec import ColumnType, PipelineSpec, SpecError
-
-__all__ = [
-    "LABEL",
-    "REASON",
-    "ROW",
-    "TIME",
-    "CleanPartition",
-    "PartitionRejected",
-    "RejectionCode",
-    "Report",
-    "check_label",
-    "clean_partition",
-    "file_report",
-    "from_parquet",
-    "quality_report",
-    "rows_report",
-    "to_parquet",
-]
 
 LABEL = "__label"
 TIME = "__time"

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.errors import bounded
-from models.manifest import GoldenRows, Signature
+from models.manifest import PROBABILITY, GoldenRows, Signature
 from serving.errors import ModelRefused
 
 if TYPE_CHECKING:
     import numpy as np
 
-OUTPUT = "probability"
 DETAIL_CHARACTERS = 200
 """How much of onnxruntime's own words a refusal repeats."""
 WARM_UP_ROWS = (1, 100)
@@ -38,7 +37,7 @@ class Session:
 
     def run(self, feed: Feed) -> np.ndarray[Any, Any]:
         """Probabilities, float64 [N, K]."""
-        result: np.ndarray[Any, Any] = self._session.run([OUTPUT], feed)[0]
+        result: np.ndarray[Any, Any] = self._session.run([PROBABILITY], feed)[0]
         return result
 
 

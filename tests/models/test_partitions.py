@@ -17,16 +17,14 @@ from polars.testing import assert_frame_equal
 from models import reading
 from models.partitions import (
     LABEL,
-    REASON,
-    ROW,
     TIME,
     CleanPartition,
-    PartitionRejected,
     check_label,
     clean_partition,
     from_parquet,
     to_parquet,
 )
+from models.reading import REASON, ROW, PartitionRejected
 from models.spec import PipelineSpec, SpecError
 from models.texts import MISSING_TEXTS
 from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, small

@@ -5,15 +5,9 @@ from typing import get_args
 
 import pytest
 
-from models.partitions import (
-    PartitionRejected,
-    RejectionCode,
-    clean_partition,
-    file_report,
-    quality_report,
-    rows_report,
-)
-from models.quality import ADVICE
+from models.partitions import clean_partition
+from models.quality import ADVICE, file_report, quality_report, rows_report
+from models.reading import PartitionRejected, RejectionCode
 from tests.models.flights import GOOD, csv, small
 
 BAD = "2013-04-01,NA,UA,BOS,1,5,true"
