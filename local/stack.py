@@ -191,10 +191,27 @@ def _only_stack(data: Path) -> Iterator[int]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() > deadline:
+                if _owner_lives(data) or time.monotonic() > deadline:
                     raise StackBusy(data) from error
             time.sleep(0.1)
         yield lock.fileno()
+
+
+def _owner_lives(data: Path) -> bool:
+    """Whether the process that started the latest stack on the directory is still there."""
+    try:
+        os.kill(int(json.loads((data / PORTS_FILE).read_text(encoding="utf-8"))["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):  # no such process, or no such file as this version writes
+        return False
+    return True
+
+
+def storage_of(data: Path) -> str:
+    """Connection string of the storage that the stack on a data directory has, or had when it ran last."""
+    ports = asdict(DEFAULT_PORTS) | _remembered(data / PORTS_FILE)
+    return AzuritePorts(blob=ports["blob"], queue=ports["queue"], table=ports["table"]).connection_string
 
 
 def _places(data: Path, ports: Ports, say: _Say) -> Places:

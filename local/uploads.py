@@ -1,4 +1,4 @@
-"""The demo's own view of blob storage: it uploads as any user of the account does, and reads what the app wrote."""
+"""A user's view of blob storage: it uploads as any user of the account does, and reads what the app wrote."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AccountStorage:
                 self._service.create_container(container)
             self._blob(path).upload_blob(data, overwrite=True)
         except AzureError as exc:
-            raise StorageUnavailable(path, f"{path} could not be uploaded: {bounded(exc)}") from exc
+            raise StorageUnavailable(path, f"{path} could not be uploaded; does the stack run? {bounded(exc)}") from exc
 
     def has(self, path: str) -> bool:
         """Whether there is such a blob. Raises StorageUnavailable."""

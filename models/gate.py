@@ -88,7 +88,7 @@ def decide(
             "one row takes {value:.2f} ms (p99); {limit:g} ms is allowed",
         ),
         _at_most(
-            "size", size_bytes / 1e6, gate.maximum_size_mb, "the graph has {value:.1f} MB; {limit:g} MB is allowed"
+            "size", size_bytes / 1e6, gate.maximum_size_mb, "the graph has {value:.2f} MB; {limit:g} MB is allowed"
         ),
     ]
     gain = None

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -85,6 +86,14 @@ def test_a_second_stack_on_the_same_data_is_refused(tmp_path: Path, monkeypatch:
     with stack_module._only_stack(tmp_path), pytest.raises(StackBusy, match="Another stack is running") as busy:
         start_stack(tmp_path, quiet=True)
     assert isinstance(busy.value, DevhostError)
+
+
+def test_a_second_stack_need_not_wait_for_one_that_lives(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text(json.dumps({"pid": os.getpid(), "ports": {}}))
+    begun = time.monotonic()
+    with stack_module._only_stack(tmp_path), pytest.raises(StackBusy):
+        start_stack(tmp_path, quiet=True)
+    assert time.monotonic() - begun < stack_module.STOPPING_SECONDS / 2
 
 
 def fast_mlflow(places: Places) -> Part:

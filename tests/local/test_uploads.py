@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from adapters.blobs import BlobNotFound, StorageUnavailable
+from local.__main__ import main
 from local.uploads import AccountStorage
 
 AZURITE = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
@@ -80,3 +82,29 @@ def test_upload_look_up_and_read(azurite_port: int) -> None:
 def test_an_account_that_is_away_is_told() -> None:
     with AccountStorage(connection_string(free_port()), attempts=1) as storage, pytest.raises(StorageUnavailable):
         storage.upload("training/x.csv", b"")
+
+
+@pytest.mark.integration
+def test_the_command_line_uploads_under_the_files_names(
+    azurite_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = dict.fromkeys(("blob", "queue", "table", "app", "mlflow", "events"), azurite_port)
+    (tmp_path / "stack.json").write_text(json.dumps({"pid": 0, "ports": ports}))
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(name)
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["upload", "--data", str(tmp_path), "flight-delays", *files]) == 0
+    assert "training/flight-delays/a.csv  5 bytes" in capsys.readouterr().out
+    with AccountStorage(connection_string(azurite_port)) as storage:
+        assert storage.read("training/flight-delays/b.csv") == b"b.csv"
+
+
+def test_what_cannot_be_uploaded_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "a.csv"
+    there.touch()
+    for words, message in (
+        (["no-pipeline", str(there)], "there is no pipeline 'no-pipeline'; there is: "),
+        (["flight-delays", str(tmp_path / "b.csv")], "There is no file"),
+    ):
+        assert main(["upload", "--data", str(tmp_path), *words]) == 1
+        assert message in capsys.readouterr().out
