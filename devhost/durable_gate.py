@@ -116,7 +116,7 @@ def make_engine(
     )
 
 
-async def answer(engine: DurableEngine, request: web.Request, prefix: str) -> web.Response:
+async def answer(engine: DurableEngine, request: web.BaseRequest, prefix: str) -> web.Response:
     """Passes a request whose path begins with `prefix` on to the engine. Links in the answer lead back here."""
     path = request.rel_url.raw_path[len(prefix) :].strip("/")
     query = joined(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True))

@@ -33,7 +33,7 @@ class EventGridWebhook:
         self._catalog = catalog
         self._caller = caller
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """202 for a delivery that was worked off, 500 when any of its events failed; 400 and 404 for a bad request."""
         name = next((value for key, value in request.query.items() if key.lower() == "functionname"), "")
         function = self._catalog.find(name)

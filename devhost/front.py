@@ -32,7 +32,7 @@ class HttpFront:
         for function in catalog.triggered_by(HTTP):
             self._routes.add(full_route(function, route_prefix), function.trigger.get("methods"), function)
 
-    async def handle(self, request: web.Request) -> web.Response | None:
+    async def handle(self, request: web.BaseRequest) -> web.Response | None:
         """The function's response; None when no function takes this method and path."""
         found = self._routes.find(request.method, decoded_path(request.rel_url.raw_path))
         if found is None:
@@ -58,7 +58,7 @@ def full_route(function: FunctionInfo, route_prefix: str) -> str:
 
 def decoded_path(raw_path: str) -> str:
     """The path with its percent signs decoded, except an encoded slash: that belongs to a parameter."""
-    return unquote(_ENCODED_SLASH.sub("%252F", raw_path))
+    return unquote(_ENCODED_SLASH.sub("%252F", raw_path)) if "%" in raw_path else raw_path
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from devhost import admin, durable_gate, settings, state_lock
 from devhost.caller import Caller
@@ -28,7 +30,7 @@ from devhost.settings import Settings
 from devhost.timers import Timers
 
 type HostState = Literal["Starting", "Running", "Stopping"]
-type Handler = Callable[[web.Request], Awaitable[web.Response]]
+type Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 LOOPBACK = "127.0.0.1"
 DRAIN_SECONDS = 3.0
@@ -81,8 +83,8 @@ class Host:
         self._state: HostState = "Starting"
         self._route_prefix = ""
         self._lock = contextlib.ExitStack()
-        self._main: web.AppRunner | None = None
-        self._rpc: web.AppRunner | None = None
+        self._main: web.ServerRunner | None = None
+        self._rpc: web.ServerRunner | None = None
         self._pool: WorkerPool | None = None
         self._parts: _Parts | None = None
         self.url = ""
@@ -180,7 +182,7 @@ class Host:
             engine=engine,
         )
 
-    async def _dispatch(self, request: web.Request) -> web.Response:
+    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
         """Answers a request on the main port."""
         path = request.rel_url.raw_path.lower()
         if path == "/admin/host/status":
@@ -201,7 +203,7 @@ class Host:
             return web.Response(text=GREETING)
         return response if response is not None else web.Response(status=HTTPStatus.NOT_FOUND)
 
-    async def _dispatch_rpc(self, request: web.Request) -> web.Response:
+    async def _dispatch_rpc(self, request: web.BaseRequest) -> web.Response:
         """Answers the durable client, on the loopback port that only its binding names."""
         parts = self._parts
         if parts is None or parts.engine is None:
@@ -237,14 +239,25 @@ def worker_environment(configured: Settings, workers: int, address: str) -> dict
     }
 
 
-def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.AppRunner:
-    application = web.Application(client_max_size=body_limit)
-    application.router.add_route("*", "/{path:.*}", handler)
+def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.ServerRunner:
+    """A server without aiohttp's routing: the host has its own."""
+    loop = asyncio.get_running_loop()
+
+    def request(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=body_limit)
+
+    server = web.Server(handler, request_factory=request, access_log=None)
     # aiohttp waits this long twice: for the handlers under way, and once more after it has cancelled their reading.
-    return web.AppRunner(application, access_log=None, shutdown_timeout=drain / 2)
+    return web.ServerRunner(server, shutdown_timeout=drain / 2)
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
+async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
     """Begins to listen and returns the port. Raises AddressUnavailable."""
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=BACKLOG)

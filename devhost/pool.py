@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from devhost import wire
 from devhost.errors import IndexingFailed, WorkerDied
@@ -45,12 +45,12 @@ def restart_delay(failures: int) -> float:
     return 0.0 if failures <= 1 else float(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(failures - 2, 20)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """An invocation that a worker has been given. `name` is its function's."""
+class _Pending(NamedTuple):
+    """An invocation that a worker has been given. `name` is its function's, `since` the loop's time when it began."""
 
     name: str
     future: asyncio.Future[Outcome]
+    since: float
 
 
 @dataclass(eq=False, slots=True)
@@ -93,6 +93,8 @@ class WorkerPool:
         self._workers: dict[int, _Worker] = {}
         self._functions: dict[str, FunctionInfo] = {}
         self._warmups: Sequence[Invocation] = ()
+        self._id_prefix = str(uuid.uuid4()).rpartition("-")[0]
+        self._enforcing: asyncio.Task[None] | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._preparing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
@@ -120,6 +122,8 @@ class WorkerPool:
         functions: tuple[FunctionInfo, ...] = (await asyncio.gather(*loaded))[0]
         self._functions = {function.id: function for function in functions}
         self._started = True
+        if self._function_timeout is not None:
+            self._enforcing = loop.create_task(self._enforce(self._function_timeout))
         return functions
 
     async def open(self, warmups: Sequence[Invocation] = ()) -> None:
@@ -165,29 +169,51 @@ class WorkerPool:
             worker.kill()
         await asyncio.gather(*self._keepers)  # never cancelled: a keeper may be in the middle of starting a process
         await asyncio.gather(*self._preparing, return_exceptions=True)
+        if self._enforcing is not None:
+            self._enforcing.cancel()
+            await asyncio.gather(self._enforcing, return_exceptions=True)
 
     async def _run(self, worker: _Worker, invocation: Invocation) -> Outcome:
         """Runs it in this worker. Raises WorkerDied. A function that takes too long takes its worker with it."""
-        invocation_id = str(uuid.uuid4())
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = next(self._turns)
+        invocation_id = f"{self._id_prefix}-{turn:012x}"
+        future: asyncio.Future[Outcome] = loop.create_future()
         name = self._name(invocation.function_id)
-        worker.last_turn = next(self._turns)
-        worker.pending[invocation_id] = _Pending(name, future)
+        worker.last_turn = turn
+        worker.pending[invocation_id] = _Pending(name, future, loop.time())
         try:
             worker.connection.send(wire.invoke_frame(invocation_id, invocation))
-            async with asyncio.timeout(self._function_timeout):
-                outcome = await future
-        except TimeoutError:
-            worker.timed_out = True
-            worker.state = "stopping"
-            worker.kill()  # its thread cannot be stopped any other way
-            error = f"FunctionTimeoutException: timeout of {self._function_timeout:g} s exceeded by function {name}"
-            outcome = Outcome(ok=False, error=error)
+            outcome = await future
         finally:
             del worker.pending[invocation_id]
         if not outcome.ok:
             _function_log.error("[%s %s] %s", name, invocation_id, outcome.traceback.rstrip() or outcome.error)
         return outcome
+
+    async def _enforce(self, limit: float) -> None:
+        """Ends each function that takes longer than `limit` seconds, and its worker with it.
+
+        One task for all: a timer of its own costs each invocation more than everything else that the pool does for it.
+        A worker's oldest invocation is its first.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + limit
+            for worker in self._workers.values():
+                oldest = next(iter(worker.pending.values()), None)
+                if oldest is None or worker.timed_out:
+                    continue
+                if oldest.since + limit > loop.time():
+                    due = min(due, oldest.since + limit)
+                    continue
+                worker.timed_out = True
+                worker.state = "stopping"
+                error = f"FunctionTimeoutException: timeout of {limit:g} s exceeded by function {oldest.name}"
+                if not oldest.future.done():
+                    oldest.future.set_result(Outcome(ok=False, error=error))
+                worker.kill()  # its thread cannot be stopped any other way
+            await asyncio.sleep(due - loop.time())
 
     async def _pick(self, *, patient: bool) -> _Worker | None:
         """The ready worker with the least work, in turn among equals. None when there is none for too long."""

@@ -1,14 +1,15 @@
 """What the parts of devhost say to each other: functions as the worker indexes them, invocations, outcomes.
 
 Only plain tuples, dictionaries, bytes and strings cross the socket to a worker process, so the host itself imports
-no azure package.
+no azure package. What is made for every request is a named tuple: a frozen dataclass takes three times as long to make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 type Datum = tuple[str, Any]
 """(kind, value) as the language worker knows it: ("string", str), ("json", str), ("bytes", bytes), ("int", int),
@@ -31,8 +32,7 @@ class FunctionInfo:
         return next(binding for binding in self.bindings if str(binding["type"]).lower().endswith("trigger"))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an invocation ended. `error` is `Type: message` when `ok` is false."""
 
     ok: bool
@@ -42,13 +42,12 @@ class Outcome:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(NamedTuple):
     """A call of one function. `redispatch` says that it may run again on another worker when its worker dies."""
 
     function_id: str
     inputs: Sequence[tuple[str, Datum]]
-    metadata: Mapping[str, Datum] = field(default_factory=dict)
+    metadata: Mapping[str, Datum] = MappingProxyType({})
     redispatch: bool = False
     trace_parent: str = ""
     trace_state: str = ""
