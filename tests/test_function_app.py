@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,23 @@ def test_every_setting_that_a_binding_names_is_in_the_example() -> None:
     named = {name for names in json.loads(_python(code)) for name in names}
     assert named
     assert named <= set(example)
+
+
+INDEX = """
+import json, sys
+from devhost import runtime
+functions = {f.name: {"bindings": [dict(b) for b in f.bindings], "retry": f.retry} for f in runtime.index(sys.argv[1])}
+print(json.dumps(functions, indent=1, sort_keys=True))
+"""
+
+
+def test_what_the_language_worker_tells_the_host_of_the_app() -> None:
+    """A changed route, schedule or binding shows here. RATCHET_GOLDEN=write writes the file anew."""
+    golden = ROOT / "tests/golden/functions.json"
+    done = subprocess.run(
+        [sys.executable, "-c", INDEX, str(ROOT)], cwd=ROOT, env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if os.environ.get("RATCHET_GOLDEN") == "write":
+        golden.write_text(done.stdout, encoding="utf-8")
+    assert json.loads(done.stdout) == json.loads(golden.read_text(encoding="utf-8"))
