@@ -5,7 +5,7 @@ The engine is imported only for an app that has durable functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from devhost.front import joined
-from devhost.protocol import Datum, FunctionInfo, Invoker
+from devhost.protocol import Datum, FunctionInfo, HubOptions, Invoker
 from devhost.settings import Settings
 
 MANAGEMENT_PREFIX = "/runtime/webhooks/durabletask"
@@ -47,68 +47,22 @@ class DurableEngine(Protocol):
         ...
 
 
-class EngineFactory(Protocol):
-    """Makes the engine, once the functions are known."""
-
-    def __call__(
-        self,
-        *,
-        database: Path,
-        invoker: Invoker,
-        functions: Sequence[FunctionInfo],
-        hub: str,
-        max_orchestrators: int,
-        max_activities: int,
-        webhook_base: str,
-        rpc_base: str,
-    ) -> DurableEngine:
-        """All limits are for the host as a whole; both bases are URLs."""
-        ...
+type EngineFactory = Callable[[HubOptions, Invoker, Sequence[FunctionInfo]], DurableEngine]
+"""Makes the engine, once the functions are known."""
 
 
-def default_engine(
-    *,
-    database: Path,
-    invoker: Invoker,
-    functions: Sequence[FunctionInfo],
-    hub: str,
-    max_orchestrators: int,
-    max_activities: int,
-    webhook_base: str,
-    rpc_base: str,
-) -> DurableEngine:
+def default_engine(options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> DurableEngine:
     """devhost's own engine, on SQLite."""
     from devhost.durable.service import DurableService
 
-    return DurableService(
-        database=database,
-        invoker=invoker,
-        functions=functions,
-        hub=hub,
-        max_orchestrators=max_orchestrators,
-        max_activities=max_activities,
-        webhook_base=webhook_base,
-        rpc_base=rpc_base,
-    )
+    return DurableService(options, invoker, functions)
 
 
-def make_engine(
-    factory: EngineFactory,
-    *,
-    settings: Settings,
-    workers: int,
-    state_dir: Path,
-    invoker: Invoker,
-    functions: Sequence[FunctionInfo],
-    main_url: str,
-    rpc_url: str,
-) -> DurableEngine:
-    """The engine as the app's settings want it. Their limits count per worker."""
-    return factory(
+def hub_options(settings: Settings, *, workers: int, state_dir: Path, main_url: str, rpc_url: str) -> HubOptions:
+    """The task hub as the app's settings want it. Their limits count per worker."""
+    return HubOptions(
         database=state_dir / DATABASE,
-        invoker=invoker,
-        functions=functions,
-        hub=settings.hub,
+        name=settings.hub,
         max_orchestrators=settings.max_orchestrators * workers,
         max_activities=settings.max_activities * workers,
         webhook_base=main_url + MANAGEMENT_PREFIX,

@@ -156,16 +156,14 @@ class Host:
     async def _engine(self, catalog: Catalog, configured: Settings, pool: WorkerPool) -> DurableEngine:
         self._rpc = _runner(self._dispatch_rpc, body_limit=RPC_BODY_LIMIT, drain=RPC_DRAIN_SECONDS)
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
-        return durable_gate.make_engine(
-            self._engine_factory,
-            settings=configured,
+        options = durable_gate.hub_options(
+            configured,
             workers=self._options.workers,
             state_dir=self._options.state_dir,
-            invoker=pool,
-            functions=catalog.functions,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
         )
+        return self._engine_factory(options, pool, catalog.functions)
 
     def _compose(
         self, catalog: Catalog, configured: Settings, pool: WorkerPool, engine: DurableEngine | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -53,6 +54,22 @@ class Invocation(NamedTuple):
     trace_state: str = ""
     retry_count: int = 0
     max_retry_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """A task hub of Durable Functions. The limits are for the host as a whole, both bases are URLs.
+
+    `key`, where there is one, goes into the links that are handed out.
+    """
+
+    database: Path
+    name: str
+    max_orchestrators: int
+    max_activities: int
+    webhook_base: str
+    rpc_base: str
+    key: str | None = None
 
 
 class Invoker(Protocol):

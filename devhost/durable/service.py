@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from devhost.durable.engine import Engine
 from devhost.durable.http_api import HttpApi
 from devhost.durable.store import Store
-from devhost.protocol import Datum, FunctionInfo, Invoker
+from devhost.protocol import Datum, FunctionInfo, HubOptions, Invoker
 
 
 class DurableService:
-    """A task hub in `database`. It belongs to the event loop that starts it."""
+    """A task hub. It belongs to the event loop that starts it."""
 
-    def __init__(
-        self,
-        *,
-        database: Path,
-        invoker: Invoker,
-        functions: Sequence[FunctionInfo],
-        hub: str,
-        max_orchestrators: int,
-        max_activities: int,
-        webhook_base: str,
-        rpc_base: str,
-        key: str | None = None,
-    ) -> None:
-        self._store = Store(database)
-        self._engine = Engine(
-            self._store,
-            invoker,
-            functions,
-            max_orchestrators=max_orchestrators,
-            max_activities=max_activities,
+    def __init__(self, options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> None:
+        self._store = Store(options.database)
+        limits = {"max_orchestrators": options.max_orchestrators, "max_activities": options.max_activities}
+        self._engine = Engine(self._store, invoker, functions, **limits)
+        self._api = HttpApi(
+            self._engine,
+            hub=options.name,
+            webhook_base=options.webhook_base,
+            rpc_base=options.rpc_base,
+            key=options.key,
         )
-        self._api = HttpApi(self._engine, hub=hub, webhook_base=webhook_base, rpc_base=rpc_base, key=key)
 
     async def start(self) -> None:
         """Goes on with everything that was under way when the task hub was last used."""

@@ -18,7 +18,7 @@ import pytest
 
 from devhost.errors import AddressUnavailable, BindingUnsupported, IndexingFailed, StateDirectoryInUse
 from devhost.host import Host, HostOptions
-from devhost.protocol import Datum, FunctionInfo, Invocation, Invoker
+from devhost.protocol import Datum, FunctionInfo, HubOptions, Invocation, Invoker
 from tests.devhost import sample_app
 from tests.devhost.waiting import eventually, is_running, until
 
@@ -54,25 +54,10 @@ def talk(context: df.DurableOrchestrationContext):
 class FakeEngine:
     """Notes what the host does with it, and answers every request with what it was."""
 
-    def __init__(
-        self,
-        *,
-        database: Path,
-        invoker: Invoker,
-        functions: Sequence[FunctionInfo],
-        hub: str,
-        max_orchestrators: int,
-        max_activities: int,
-        webhook_base: str,
-        rpc_base: str,
-    ) -> None:
-        self.database = database
+    def __init__(self, options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> None:
+        self.options = options
         self.invoker = invoker
         self.functions = {function.name: function for function in functions}
-        self.hub = hub
-        self.limits = (max_orchestrators, max_activities)
-        self.webhook_base = webhook_base
-        self.rpc_base = rpc_base
         self.life: list[str] = []
         self.requests: list[tuple[Any, ...]] = []
 
@@ -83,10 +68,10 @@ class FakeEngine:
         self.life.append("stop")
 
     def client_binding(self) -> Datum:
-        urls = f'{{"id": "INSTANCEID", "statusQueryGetUri": "{self.webhook_base}/instances/INSTANCEID"}}'
-        creation = f'{{"createNewInstancePostUri": "{self.webhook_base}/orchestrators/x"}}'
-        fields = f'"taskHubName": "{self.hub}", "creationUrls": {creation}, "managementUrls": {urls}'
-        return ("string", f'{{{fields}, "rpcBaseUrl": "{self.rpc_base}", "requiredQueryStringParameters": ""}}')
+        urls = f'{{"id": "INSTANCEID", "statusQueryGetUri": "{self.options.webhook_base}/instances/INSTANCEID"}}'
+        creation = f'{{"createNewInstancePostUri": "{self.options.webhook_base}/orchestrators/x"}}'
+        fields = f'"taskHubName": "{self.options.name}", "creationUrls": {creation}, "managementUrls": {urls}'
+        return ("string", f'{{{fields}, "rpcBaseUrl": "{self.options.rpc_base}", "requiredQueryStringParameters": ""}}')
 
     async def handle(
         self,
@@ -192,28 +177,28 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
     app_dir = sample_app.write(tmp_path, DURABLE_APP, extensions={"durableTask": durable})
     engines: list[FakeEngine] = []
 
-    def factory(**arguments: Any) -> FakeEngine:
-        engines.append(FakeEngine(**arguments))
+    def factory(options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> FakeEngine:
+        engines.append(FakeEngine(options, invoker, functions))
         return engines[0]
 
     host = Host(options(tmp_path, app_dir, workers=2), engine=factory)
     async with hosting(host) as client:
         (engine,) = engines
         assert engine.life == ["start"]
-        assert (engine.hub, engine.limits) == ("Hub1", (6, 4))
-        assert engine.database.parent == tmp_path / "state"
+        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 6, 4)
+        assert engine.options.database.parent == tmp_path / "state"
         activity = Invocation(engine.functions["shout"].id, [("word", ("string", '"hi"'))], redispatch=True)
         outcome = await engine.invoker.invoke(activity)
         assert outcome.value == ("json", '"HI"')
         async with client.get("/api/client") as response:
-            assert await response.text() == engine.rpc_base
+            assert await response.text() == engine.options.rpc_base
         management = f"{host.url}/runtime/webhooks/durabletask"
-        assert engine.webhook_base == management
+        assert engine.options.webhook_base == management
         async with client.post(f"{management}/instances/a%2Fb/terminate?reason=no+way&code=", data=b"x") as response:
             assert response.status == 202
             assert response.headers["Location"] == "somewhere"
             assert await response.json() == {"id": "1"}
-        async with client.get(f"{engine.rpc_base}instances/", headers={"X-Test": "1"}) as response:
+        async with client.get(f"{engine.options.rpc_base}instances/", headers={"X-Test": "1"}) as response:
             assert response.status == 202
         assert engine.requests == [
             ("POST", "instances/a%2Fb/terminate", {"reason": "no way", "code": ""}, None, b"x", management),
@@ -223,7 +208,7 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
 
 
 async def test_an_app_without_durable_functions_has_no_engine(tmp_path: Path) -> None:
-    def factory(**arguments: Any) -> FakeEngine:
+    def factory(*_: object) -> FakeEngine:
         raise AssertionError("no engine is wanted")
 
     host = Host(options(tmp_path, sample_app.write(tmp_path)), engine=factory)

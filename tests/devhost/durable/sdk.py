@@ -13,7 +13,7 @@ from typing import Any
 
 from devhost.durable.history import FINISHED
 from devhost.durable.service import DurableService
-from devhost.protocol import FunctionInfo, Invocation, Outcome
+from devhost.protocol import FunctionInfo, HubOptions, Invocation, Outcome
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -81,16 +81,15 @@ class App:
 @contextlib.asynccontextmanager
 async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
     """A running task hub for the app."""
-    service = DurableService(
+    options = HubOptions(
         database=database,
-        invoker=app,
-        functions=app.functions(),
-        hub="Test",
+        name="Test",
         max_orchestrators=10,
         max_activities=10,
         webhook_base="http://localhost/runtime/webhooks/durabletask",
         rpc_base="http://localhost/durabletask/",
     )
+    service = DurableService(options, app, app.functions())
     await service.start()
     try:
         yield Hub(service)
