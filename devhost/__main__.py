@@ -21,18 +21,19 @@ WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
 LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
 
 DESCRIPTION = """\
-Runs an Azure Functions app (Python, programming model v2) on this machine, without Core Tools: HTTP, timer, Event Grid
-and warmup triggers, and Durable Functions."""
+Runs an Azure Functions app (Python, programming model v2) on this machine, without Core Tools: HTTP, timer, queue,
+Event Grid and warmup triggers, queue outputs, and Durable Functions."""
 
 START_EPILOG = """\
 Settings come from the environment, and from Values in local.settings.json where the environment has none. host.json
-is honoured for routePrefix, functionTimeout, logLevel.default, and durableTask's hubName, maxConcurrent...Functions.
+is honoured for routePrefix, functionTimeout, logLevel.default, and durableTask's hubName, maxConcurrent...Functions,
+and all of queues; the start names what else it says.
 AzureWebJobs.NAME.Disabled=true takes a function out of service.
 
 While it runs (port 7071):
   curl http://127.0.0.1:7071/admin/host/status                        200 once it is ready, with the workers' pids
   curl http://127.0.0.1:7071/admin/functions                          the functions
-  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, Event Grid or warmup function now
+  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, queue, Event Grid or warmup function
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
 

@@ -13,6 +13,8 @@ HTTP = "httptrigger"
 EVENT_GRID = "eventgridtrigger"
 TIMER = "timertrigger"
 WARMUP = "warmuptrigger"
+QUEUE_TRIGGER = "queuetrigger"
+QUEUE = "queue"
 DURABLE_CLIENT = "durableclient"
 DURABLE = frozenset({"orchestrationtrigger", "activitytrigger", "entitytrigger", DURABLE_CLIENT})
 
@@ -22,6 +24,8 @@ SUPPORTED = (
     "eventGridTrigger",
     "timerTrigger",
     "warmupTrigger",
+    "queueTrigger",
+    "queue",
     "activityTrigger",
     "orchestrationTrigger",
     "entityTrigger",

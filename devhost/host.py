@@ -17,14 +17,17 @@ from aiohttp import web
 
 from devhost import admin, durable_gate, settings, state_lock
 from devhost.caller import Caller
-from devhost.catalog import HTTP, TIMER, WARMUP, Catalog, kind
+from devhost.catalog import HTTP, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
 from devhost.errors import AddressUnavailable
 from devhost.eventgrid_webhook import EventGridWebhook
 from devhost.front import HttpFront, full_route
+from devhost.outputs import WithOutputs
 from devhost.pool import WorkerPool
-from devhost.protocol import FunctionInfo
+from devhost.protocol import FunctionInfo, Invoker
+from devhost.queues import QueueTriggers
 from devhost.settings import Settings
+from devhost.storage import Storage
 from devhost.timers import Timers
 
 type HostState = Literal["Starting", "Running", "Stopping"]
@@ -67,6 +70,7 @@ class _Parts:
     front: HttpFront
     event_grid: EventGridWebhook
     timers: Timers
+    queues: QueueTriggers
     functions_admin: admin.FunctionsAdmin
     engine: DurableEngine | None
 
@@ -84,6 +88,7 @@ class Host:
         self._main: web.AppRunner | None = None
         self._rpc: web.AppRunner | None = None
         self._pool: WorkerPool | None = None
+        self._storage: Storage | None = None
         self._parts: _Parts | None = None
         self.url = ""
 
@@ -110,6 +115,7 @@ class Host:
         parts = self._parts
         if parts is not None:
             await parts.timers.stop()
+            await parts.queues.stop()
         async with asyncio.TaskGroup() as draining:
             if self._main is not None:
                 draining.create_task(self._main.cleanup())
@@ -126,11 +132,15 @@ class Host:
             await self._rpc.cleanup()
         if self._pool is not None:
             await self._pool.stop()
+        if self._storage is not None:
+            await self._storage.close()
         self._lock.close()
 
     async def _start(self) -> None:
         options = self._options
         configured = settings.load(options.app_dir)
+        if configured.ignored:
+            _log.warning("host.json: these settings have no effect in devhost: %s", ", ".join(configured.ignored))
         self._route_prefix = configured.route_prefix
         self._lock.enter_context(state_lock.held(options.state_dir))
         self._main = _runner(self._dispatch, body_limit=configured.body_limit, drain=DRAIN_SECONDS)
@@ -143,15 +153,18 @@ class Host:
             function_timeout=configured.function_timeout,
         )
         catalog = Catalog(await self._pool.start(), configured)
-        engine = await self._engine(catalog, configured, self._pool) if catalog.durable else None
-        self._parts = parts = self._compose(catalog, configured, self._pool, engine)
+        self._storage = Storage(configured)
+        invoker = WithOutputs(self._pool, catalog.functions, configured, self._storage)
+        engine = await self._engine(catalog, configured, invoker) if catalog.durable else None
+        self._parts = parts = self._compose(catalog, configured, invoker, self._storage, engine)
         await self._pool.open([parts.caller.invocation(f, ("string", "")) for f in catalog.triggered_by(WARMUP)])
         if engine is not None:
             await engine.start()
         parts.timers.start()
+        parts.queues.start()
         self._state = "Running"
 
-    async def _engine(self, catalog: Catalog, configured: Settings, pool: WorkerPool) -> DurableEngine:
+    async def _engine(self, catalog: Catalog, configured: Settings, invoker: Invoker) -> DurableEngine:
         self._rpc = _runner(self._dispatch_rpc, body_limit=RPC_BODY_LIMIT, drain=RPC_DRAIN_SECONDS)
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
         return durable_gate.make_engine(
@@ -159,24 +172,31 @@ class Host:
             settings=configured,
             workers=self._options.workers,
             state_dir=self._options.state_dir,
-            invoker=pool,
+            invoker=invoker,
             functions=catalog.functions,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
         )
 
     def _compose(
-        self, catalog: Catalog, configured: Settings, pool: WorkerPool, engine: DurableEngine | None
+        self,
+        catalog: Catalog,
+        configured: Settings,
+        invoker: Invoker,
+        storage: Storage,
+        engine: DurableEngine | None,
     ) -> _Parts:
-        caller = Caller(pool, None if engine is None else engine.client_binding)
+        caller = Caller(invoker, None if engine is None else engine.client_binding)
         timers = Timers(catalog.triggered_by(TIMER), caller, configured)
+        queues = QueueTriggers(catalog.triggered_by(QUEUE_TRIGGER), caller, configured, storage)
         return _Parts(
             catalog=catalog,
             caller=caller,
             front=HttpFront(catalog, caller, route_prefix=configured.route_prefix),
             event_grid=EventGridWebhook(catalog, caller),
             timers=timers,
-            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, self.url_of),
+            queues=queues,
+            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, self.url_of),
             engine=engine,
         )
 
