@@ -37,6 +37,10 @@ While it runs (port 7071):
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
 
+With --auth KEYS, a key belongs in the header x-functions-key or in the query as code: one of the function, of the
+host or the master key where authLevel is function; the master key where it is admin, and for /admin, but not for
+/admin/host/ping; the system keys eventgrid_extension and durabletask_extension for /runtime/webhooks.
+
 Ctrl-C or SIGTERM: takes no more requests, lets those under way end for a few seconds, and stops the workers.
 """
 
@@ -63,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"folder for durable state, for one host at a time (default: {STATE_FOLDER} in the app)",
     )
+    start.add_argument(
+        "--auth",
+        type=Path,
+        metavar="KEYS",
+        help="want access keys, those of this JSON file; it is made with random ones if need be (default: no keys)",
+    )
     commands.add_parser("eventgrid", help="run a local Event Grid (see its own --help)", add_help=False)
     return top
 
@@ -76,7 +86,8 @@ def options(arguments: argparse.Namespace) -> HostOptions:
     if workers < 1:
         raise DevhostError(f"{workers} workers cannot run anything: give --workers a number from 1 on.")
     state: Path = app_dir / STATE_FOLDER if arguments.state is None else arguments.state
-    return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers)
+    keys_file = None if arguments.auth is None else arguments.auth.resolve()
+    return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers, keys_file)
 
 
 def function_table(host: Host) -> str:

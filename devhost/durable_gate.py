@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
 
@@ -61,8 +61,9 @@ class EngineFactory(Protocol):
         max_activities: int,
         webhook_base: str,
         rpc_base: str,
+        key: str | None = None,
     ) -> DurableEngine:
-        """All limits are for the host as a whole; both bases are URLs."""
+        """All limits are for the host as a whole; both bases are URLs, and `key` belongs in those of the webhook."""
         ...
 
 
@@ -76,6 +77,7 @@ def default_engine(
     max_activities: int,
     webhook_base: str,
     rpc_base: str,
+    key: str | None = None,
 ) -> DurableEngine:
     """devhost's own engine, on SQLite."""
     from devhost.durable.service import DurableService
@@ -89,6 +91,7 @@ def default_engine(
         max_activities=max_activities,
         webhook_base=webhook_base,
         rpc_base=rpc_base,
+        key=key,
     )
 
 
@@ -102,6 +105,7 @@ def make_engine(
     functions: Sequence[FunctionInfo],
     main_url: str,
     rpc_url: str,
+    key: str | None,
 ) -> DurableEngine:
     """The engine as the app's settings want it. Their limits count per worker."""
     return factory(
@@ -113,6 +117,7 @@ def make_engine(
         max_activities=settings.max_activities * workers,
         webhook_base=main_url + MANAGEMENT_PREFIX,
         rpc_base=f"{rpc_url}{RPC_PREFIX}/",
+        key=None if key is None else quote(key, safe=""),
     )
 
 

@@ -5,6 +5,7 @@ DevhostError
 │   ├── SettingsInvalid    host.json or local.settings.json is missing or has a mistake (which file, what)
 │   ├── SettingMissing     a binding names a %SETTING% that is not set
 │   ├── BindingUnsupported a function has a binding that this host does not know
+│   ├── KeysInvalid        the file of access keys has a mistake (which file, what)
 │   ├── ConnectionInvalid  a binding's connection is no storage account's connection string
 │   ├── BindingInvalid     a binding asks for something that this host does not do
 │   ├── RouteInvalid       an HTTP function's route template has a mistake
@@ -63,6 +64,15 @@ class BindingUnsupported(AppInvalid):
         self.function = function
         self.binding = binding
         self.kind = kind
+
+
+class KeysInvalid(AppInvalid):
+    """The file of access keys has a mistake."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}.")
+        self.path = path
+        self.problem = problem
 
 
 class ConnectionInvalid(AppInvalid):

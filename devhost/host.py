@@ -15,7 +15,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from devhost import admin, durable_gate, settings, state_lock
+from devhost import admin, auth, durable_gate, settings, state_lock
 from devhost.caller import Caller
 from devhost.catalog import HTTP, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
@@ -52,13 +52,14 @@ _log = logging.getLogger("devhost.host")
 
 @dataclass(frozen=True, slots=True)
 class HostOptions:
-    """What to host and where. `port` 0 takes any free one."""
+    """What to host and where. `port` 0 takes any free one; without a `keys_file` nobody needs a key."""
 
     app_dir: Path
     state_dir: Path
     host: str = LOOPBACK
     port: int = 7071
     workers: int = 1
+    keys_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Host:
         self._started = time.monotonic()
         self._state: HostState = "Starting"
         self._route_prefix = ""
+        self._gate: auth.Gate = auth.Open()
         self._lock = contextlib.ExitStack()
         self._main: web.AppRunner | None = None
         self._rpc: web.AppRunner | None = None
@@ -141,6 +143,8 @@ class Host:
         configured = settings.load(options.app_dir)
         if configured.ignored:
             _log.warning("host.json: these settings have no effect in devhost: %s", ", ".join(configured.ignored))
+        keys = None if options.keys_file is None else auth.Keys.load(options.keys_file)
+        self._gate = auth.Open() if keys is None else keys
         self._route_prefix = configured.route_prefix
         self._lock.enter_context(state_lock.held(options.state_dir))
         self._main = _runner(self._dispatch, body_limit=configured.body_limit, drain=DRAIN_SECONDS)
@@ -155,7 +159,7 @@ class Host:
         catalog = Catalog(await self._pool.start(), configured)
         self._storage = Storage(configured)
         invoker = WithOutputs(self._pool, catalog.functions, configured, self._storage)
-        engine = await self._engine(catalog, configured, invoker) if catalog.durable else None
+        engine = await self._engine(catalog, configured, invoker, keys) if catalog.durable else None
         self._parts = parts = self._compose(catalog, configured, invoker, self._storage, engine)
         await self._pool.open([parts.caller.invocation(f, ("string", "")) for f in catalog.triggered_by(WARMUP)])
         if engine is not None:
@@ -164,7 +168,9 @@ class Host:
         parts.queues.start()
         self._state = "Running"
 
-    async def _engine(self, catalog: Catalog, configured: Settings, invoker: Invoker) -> DurableEngine:
+    async def _engine(
+        self, catalog: Catalog, configured: Settings, invoker: Invoker, keys: auth.Keys | None
+    ) -> DurableEngine:
         self._rpc = _runner(self._dispatch_rpc, body_limit=RPC_BODY_LIMIT, drain=RPC_DRAIN_SECONDS)
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
         return durable_gate.make_engine(
@@ -176,6 +182,7 @@ class Host:
             functions=catalog.functions,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
+            key=None if keys is None else keys.system.get(auth.DURABLE_KEY, keys.master),
         )
 
     def _compose(
@@ -192,7 +199,7 @@ class Host:
         return _Parts(
             catalog=catalog,
             caller=caller,
-            front=HttpFront(catalog, caller, route_prefix=configured.route_prefix),
+            front=HttpFront(catalog, caller, route_prefix=configured.route_prefix, gate=self._gate),
             event_grid=EventGridWebhook(catalog, caller),
             timers=timers,
             queues=queues,
@@ -203,6 +210,8 @@ class Host:
     async def _dispatch(self, request: web.Request) -> web.Response:
         """Answers a request on the main port."""
         path = request.rel_url.raw_path.lower()
+        if not self._lets_in(request, path):
+            return web.Response(status=HTTPStatus.UNAUTHORIZED)
         if path == "/admin/host/status":
             return admin.status(self._current_state(), self._started, self._pool.workers if self._pool else [])
         if path == "/admin/host/ping":
@@ -220,6 +229,16 @@ class Host:
         if response is None and path == "/":
             return web.Response(text=GREETING)
         return response if response is not None else web.Response(status=HTTPStatus.NOT_FOUND)
+
+    def _lets_in(self, request: web.Request, path: str) -> bool:
+        """Whether the request may use the host's own addresses and the webhooks. HTTP functions are the front's."""
+        if path.startswith("/admin/"):
+            return path == "/admin/host/ping" or self._gate.allows_admin(request)
+        if path.rstrip("/") == EVENT_GRID_PATH:
+            return self._gate.allows_system(request, auth.EVENT_GRID_KEY)
+        if path.startswith(f"{MANAGEMENT_PREFIX}/"):
+            return self._gate.allows_system(request, auth.DURABLE_KEY)
+        return True
 
     async def _dispatch_rpc(self, request: web.Request) -> web.Response:
         """Answers the durable client, on the loopback port that only its binding names."""

@@ -65,6 +65,7 @@ class FakeEngine:
         max_activities: int,
         webhook_base: str,
         rpc_base: str,
+        key: str | None = None,
     ) -> None:
         self.database = database
         self.invoker = invoker
@@ -73,6 +74,7 @@ class FakeEngine:
         self.limits = (max_orchestrators, max_activities)
         self.webhook_base = webhook_base
         self.rpc_base = rpc_base
+        self.key = key
         self.life: list[str] = []
         self.requests: list[tuple[Any, ...]] = []
 
