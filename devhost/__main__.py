@@ -22,7 +22,7 @@ LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
 
 DESCRIPTION = """\
 Runs an Azure Functions app (Python, programming model v2) on this machine, without Core Tools: HTTP, timer, queue,
-Event Grid and warmup triggers, queue outputs, and Durable Functions."""
+Event Grid, blob (from Event Grid) and warmup triggers, queue outputs, and Durable Functions."""
 
 START_EPILOG = """\
 Settings come from the environment, and from Values in local.settings.json where the environment has none. host.json
@@ -35,11 +35,12 @@ While it runs (port 7071):
   curl http://127.0.0.1:7071/admin/functions                          the functions
   curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, queue, Event Grid or warmup function
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
+  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME        the same for a blob trigger
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
 
 With --auth KEYS, a key belongs in the header x-functions-key or in the query as code: one of the function, of the
 host or the master key where authLevel is function; the master key where it is admin, and for /admin, but not for
-/admin/host/ping; the system keys eventgrid_extension and durabletask_extension for /runtime/webhooks.
+/admin/host/ping; the system keys eventgrid_extension, durabletask_extension and blobs_extension for /runtime/webhooks.
 
 Ctrl-C or SIGTERM: takes no more requests, lets those under way end for a few seconds, and stops the workers.
 """

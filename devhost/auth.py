@@ -10,7 +10,7 @@ A key comes in the header x-functions-key or in the query as `code`. What opens 
 The keys are in a JSON file, which is made with random ones where there is none:
 
     {"master": "...", "host": {"default": "..."}, "functions": {"NAME": {"default": "..."}},
-     "system": {"eventgrid_extension": "...", "durabletask_extension": "..."}}
+     "system": {"eventgrid_extension": "...", "durabletask_extension": "...", "blobs_extension": "..."}}
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ KEY_HEADER = "x-functions-key"
 KEY_PARAMETER = "code"
 EVENT_GRID_KEY = "eventgrid_extension"
 DURABLE_KEY = "durabletask_extension"
-SYSTEM_KEYS = (EVENT_GRID_KEY, DURABLE_KEY)
+BLOBS_KEY = "blobs_extension"
+SYSTEM_KEYS = (EVENT_GRID_KEY, DURABLE_KEY, BLOBS_KEY)
 PLACES = frozenset({"master", "host", "functions", "system"})
 KEY_BYTES = 40
 OWNER_ONLY = 0o600

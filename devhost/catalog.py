@@ -13,6 +13,7 @@ HTTP = "httptrigger"
 EVENT_GRID = "eventgridtrigger"
 TIMER = "timertrigger"
 WARMUP = "warmuptrigger"
+BLOB_TRIGGER = "blobtrigger"
 QUEUE_TRIGGER = "queuetrigger"
 QUEUE = "queue"
 DURABLE_CLIENT = "durableclient"
@@ -24,6 +25,7 @@ SUPPORTED = (
     "eventGridTrigger",
     "timerTrigger",
     "warmupTrigger",
+    "blobTrigger",
     "queueTrigger",
     "queue",
     "activityTrigger",

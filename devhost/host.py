@@ -16,6 +16,7 @@ from typing import Literal
 from aiohttp import web
 
 from devhost import admin, auth, durable_gate, settings, state_lock
+from devhost.blobs import BlobWebhook
 from devhost.caller import Caller
 from devhost.catalog import HTTP, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
@@ -45,6 +46,7 @@ THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
 HTTP_THREADS = 32
 """Threads of each worker for functions other than the durable engine's."""
 EVENT_GRID_PATH = "/runtime/webhooks/eventgrid"
+BLOBS_PATH = "/runtime/webhooks/blobs"
 GREETING = "Your Functions host is up and running."
 
 _log = logging.getLogger("devhost.host")
@@ -70,6 +72,7 @@ class _Parts:
     caller: Caller
     front: HttpFront
     event_grid: EventGridWebhook
+    blobs: BlobWebhook
     timers: Timers
     queues: QueueTriggers
     functions_admin: admin.FunctionsAdmin
@@ -201,6 +204,7 @@ class Host:
             caller=caller,
             front=HttpFront(catalog, caller, route_prefix=configured.route_prefix, gate=self._gate),
             event_grid=EventGridWebhook(catalog, caller),
+            blobs=BlobWebhook(catalog, caller, configured, storage),
             timers=timers,
             queues=queues,
             functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, self.url_of),
@@ -223,6 +227,8 @@ class Host:
             return await parts.functions_admin.handle(request, path.removeprefix("/admin/functions").strip("/"))
         if path.rstrip("/") == EVENT_GRID_PATH:
             return await parts.event_grid.handle(request)
+        if path.rstrip("/") == BLOBS_PATH:
+            return await parts.blobs.handle(request)
         if parts.engine is not None and path.startswith(f"{MANAGEMENT_PREFIX}/"):
             return await durable_gate.answer(parts.engine, request, MANAGEMENT_PREFIX)
         response = await parts.front.handle(request)
@@ -236,6 +242,8 @@ class Host:
             return path == "/admin/host/ping" or self._gate.allows_admin(request)
         if path.rstrip("/") == EVENT_GRID_PATH:
             return self._gate.allows_system(request, auth.EVENT_GRID_KEY)
+        if path.rstrip("/") == BLOBS_PATH:
+            return self._gate.allows_system(request, auth.BLOBS_KEY)
         if path.startswith(f"{MANAGEMENT_PREFIX}/"):
             return self._gate.allows_system(request, auth.DURABLE_KEY)
         return True

@@ -90,7 +90,7 @@ def test_keys_are_made_for_their_owner_alone_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     keys = Keys.load(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len({keys.master, *keys.host, *keys.system.values()}) == 4
+    assert len({keys.master, *keys.host, *keys.system.values()}) == 5
     assert Keys.load(path) == keys
     assert keys.master not in repr(keys)
 

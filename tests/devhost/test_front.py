@@ -114,6 +114,6 @@ def test_an_unsupported_binding_is_named_with_its_function() -> None:
 
 
 def test_a_disabled_function_is_out_of_service_whatever_its_bindings() -> None:
-    functions = [function("f", "blobTrigger"), function("g", "httpTrigger", OUT)]
+    functions = [function("f", "serviceBusTrigger"), function("g", "httpTrigger", OUT)]
     catalog = Catalog(functions, settings({"AzureWebJobs.f.Disabled": "true"}))
     assert [item.name for item in catalog.functions] == ["g"]

@@ -259,10 +259,12 @@ async def test_what_keeps_a_host_from_starting(tmp_path: Path) -> None:
     (app_dir / "function_app.py").write_text(
         "import azure.functions as func\n"
         "app = func.FunctionApp()\n"
-        "@app.blob_trigger(arg_name='blob', path='c/{name}', connection='c')\n"
-        "def on_blob(blob: func.InputStream) -> None: ...\n"
+        "@app.service_bus_queue_trigger(arg_name='message', queue_name='q', connection='c')\n"
+        "def on_message(message: func.ServiceBusMessage) -> None: ...\n"
     )
-    with pytest.raises(BindingUnsupported, match="Function on_blob: the binding 'blob' is of type blobTrigger"):
+    with pytest.raises(
+        BindingUnsupported, match="Function on_message: the binding 'message' is of type serviceBusTrigger"
+    ):
         await Host(options(tmp_path, app_dir)).start()
 
 
