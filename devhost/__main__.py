@@ -21,20 +21,26 @@ WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
 LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
 
 DESCRIPTION = """\
-Runs an Azure Functions app (Python, programming model v2) on this machine, without Core Tools: HTTP, timer, Event Grid
-and warmup triggers, and Durable Functions."""
+Runs an Azure Functions app (Python, programming model v2) on this machine, without Core Tools: HTTP, timer, queue,
+Event Grid, blob (from Event Grid) and warmup triggers, queue outputs, and Durable Functions."""
 
 START_EPILOG = """\
 Settings come from the environment, and from Values in local.settings.json where the environment has none. host.json
-is honoured for routePrefix, functionTimeout, logLevel.default, and durableTask's hubName, maxConcurrent...Functions.
+is honoured for routePrefix, functionTimeout, logLevel.default, and durableTask's hubName, maxConcurrent...Functions,
+and all of queues; the start names what else it says.
 AzureWebJobs.NAME.Disabled=true takes a function out of service.
 
 While it runs (port 7071):
   curl http://127.0.0.1:7071/admin/host/status                        200 once it is ready, with the workers' pids
   curl http://127.0.0.1:7071/admin/functions                          the functions
-  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, Event Grid or warmup function now
+  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, queue, Event Grid or warmup function
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
+  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME        the same for a blob trigger
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
+
+With --auth KEYS, a key belongs in the header x-functions-key or in the query as code: one of the function, of the
+host or the master key where authLevel is function; the master key where it is admin, and for /admin, but not for
+/admin/host/ping; the system keys eventgrid_extension, durabletask_extension and blobs_extension for /runtime/webhooks.
 
 Ctrl-C or SIGTERM: takes no more requests, lets those under way end for a few seconds, and stops the workers.
 """
@@ -62,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"folder for durable state, for one host at a time (default: {STATE_FOLDER} in the app)",
     )
+    start.add_argument(
+        "--auth",
+        type=Path,
+        metavar="KEYS",
+        help="want access keys, those of this JSON file; it is made with random ones if need be (default: no keys)",
+    )
     commands.add_parser("eventgrid", help="run a local Event Grid (see its own --help)", add_help=False)
     return top
 
@@ -75,7 +87,8 @@ def options(arguments: argparse.Namespace) -> HostOptions:
     if workers < 1:
         raise DevhostError(f"{workers} workers cannot run anything: give --workers a number from 1 on.")
     state: Path = app_dir / STATE_FOLDER if arguments.state is None else arguments.state
-    return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers)
+    keys_file = None if arguments.auth is None else arguments.auth.resolve()
+    return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers, keys_file)
 
 
 def function_table(host: Host) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from aiohttp import web
 
 from devhost.caller import Caller
-from devhost.catalog import EVENT_GRID, TIMER, WARMUP, Catalog, kind
+from devhost.catalog import EVENT_GRID, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.protocol import FunctionInfo
+from devhost.queues import QueueTriggers
 from devhost.timers import Timers
 
 VERSION = "4.0.0-devhost"
-RUNNABLE = "timer, Event Grid and warmup functions can be run from here"
+RUNNABLE = "timer, queue, Event Grid and warmup functions can be run from here"
 
 
 def status(state: str, started: float, workers: Sequence[tuple[int, str]]) -> web.Response:
@@ -35,10 +36,18 @@ def status(state: str, started: float, workers: Sequence[tuple[int, str]]) -> we
 class FunctionsAdmin:
     """Answers /admin/functions. `url_of` gives an HTTP function's URL template, and nothing for the others."""
 
-    def __init__(self, catalog: Catalog, caller: Caller, timers: Timers, url_of: Callable[[FunctionInfo], str]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        caller: Caller,
+        timers: Timers,
+        queues: QueueTriggers,
+        url_of: Callable[[FunctionInfo], str],
+    ) -> None:
         self._catalog = catalog
         self._caller = caller
         self._timers = timers
+        self._queues = queues
         self._url_of = url_of
 
     async def handle(self, request: web.BaseRequest, name: str) -> web.Response:
@@ -62,6 +71,8 @@ class FunctionsAdmin:
         trigger = kind(function.trigger)
         if trigger == TIMER:
             self._timers.run_now(function)
+        elif trigger == QUEUE_TRIGGER:
+            self._queues.run_now(function, given if isinstance(given, str) else json.dumps(given))
         elif trigger == EVENT_GRID:
             event = given if isinstance(given, str) else json.dumps(given)
             self._caller.begin(self._caller.call(function, ("json", event)))

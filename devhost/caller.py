@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from devhost.catalog import DURABLE_CLIENT, kind
@@ -24,6 +24,7 @@ class Caller:
         function: FunctionInfo,
         datum: Datum,
         *,
+        metadata: Mapping[str, Datum] | None = None,
         trace_parent: str = "",
         trace_state: str = "",
         retry_count: int = 0,
@@ -37,6 +38,7 @@ class Caller:
         return Invocation(
             function_id=function.id,
             inputs=inputs,
+            metadata=metadata or {},
             trace_parent=trace_parent,
             trace_state=trace_state,
             retry_count=retry_count,
@@ -52,11 +54,17 @@ class Caller:
         return names
 
     async def call(
-        self, function: FunctionInfo, datum: Datum, *, trace_parent: str = "", trace_state: str = ""
+        self,
+        function: FunctionInfo,
+        datum: Datum,
+        *,
+        metadata: Mapping[str, Datum] | None = None,
+        trace_parent: str = "",
+        trace_state: str = "",
     ) -> Outcome:
         """Runs the function once and waits for it."""
         return await self._invoker.invoke(
-            self.invocation(function, datum, trace_parent=trace_parent, trace_state=trace_state)
+            self.invocation(function, datum, metadata=metadata, trace_parent=trace_parent, trace_state=trace_state)
         )
 
     async def call_with_retries(self, function: FunctionInfo, datum: Datum) -> Outcome:
@@ -73,7 +81,7 @@ class Caller:
             retries += 1
             await asyncio.sleep(retry_delay(policy, retries))
 
-    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+    def begin(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Runs `work` in the background; `drain` waits for it."""
 
         async def run() -> None:
@@ -82,6 +90,7 @@ class Caller:
         task = asyncio.get_running_loop().create_task(run())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
     async def drain(self, seconds: float) -> None:
         """Waits for what runs in the background, for this long at most, then cancels the rest."""

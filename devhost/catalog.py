@@ -13,6 +13,9 @@ HTTP = "httptrigger"
 EVENT_GRID = "eventgridtrigger"
 TIMER = "timertrigger"
 WARMUP = "warmuptrigger"
+BLOB_TRIGGER = "blobtrigger"
+QUEUE_TRIGGER = "queuetrigger"
+QUEUE = "queue"
 DURABLE_CLIENT = "durableclient"
 DURABLE = frozenset({"orchestrationtrigger", "activitytrigger", "entitytrigger", DURABLE_CLIENT})
 
@@ -22,6 +25,9 @@ SUPPORTED = (
     "eventGridTrigger",
     "timerTrigger",
     "warmupTrigger",
+    "blobTrigger",
+    "queueTrigger",
+    "queue",
     "activityTrigger",
     "orchestrationTrigger",
     "entityTrigger",

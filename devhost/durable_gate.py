@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
 
@@ -58,7 +58,9 @@ def default_engine(options: HubOptions, invoker: Invoker, functions: Sequence[Fu
     return DurableService(options, invoker, functions)
 
 
-def hub_options(settings: Settings, *, workers: int, state_dir: Path, main_url: str, rpc_url: str) -> HubOptions:
+def hub_options(
+    settings: Settings, *, workers: int, state_dir: Path, main_url: str, rpc_url: str, key: str | None = None
+) -> HubOptions:
     """The task hub as the app's settings want it. Their limits count per worker."""
     return HubOptions(
         database=state_dir / DATABASE,
@@ -67,6 +69,7 @@ def hub_options(settings: Settings, *, workers: int, state_dir: Path, main_url: 
         max_activities=settings.max_activities * workers,
         webhook_base=main_url + MANAGEMENT_PREFIX,
         rpc_base=f"{rpc_url}{RPC_PREFIX}/",
+        key=None if key is None else quote(key, safe=""),
     )
 
 

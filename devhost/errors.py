@@ -5,11 +5,15 @@ DevhostError
 │   ├── SettingsInvalid    host.json or local.settings.json is missing or has a mistake (which file, what)
 │   ├── SettingMissing     a binding names a %SETTING% that is not set
 │   ├── BindingUnsupported a function has a binding that this host does not know
+│   ├── KeysInvalid        the file of access keys has a mistake (which file, what)
+│   ├── ConnectionInvalid  a binding's connection is no storage account's connection string
+│   ├── BindingInvalid     a binding asks for something that this host does not do
 │   ├── RouteInvalid       an HTTP function's route template has a mistake
 │   └── ScheduleInvalid    a timer function's schedule has a mistake
 ├── IndexingFailed         the app does not load in a worker; carries the worker's traceback
 ├── StateDirectoryInUse    another devhost has the same state directory
 ├── AddressUnavailable     the host cannot listen on the address it was given
+├── StorageRefused         a storage account refused a request (devhost.storage)
 ├── WorkerDied             a worker process ended while it had work
 └── FrameInvalid           a message between host and worker is not made of plain values
 """
@@ -60,6 +64,34 @@ class BindingUnsupported(AppInvalid):
         self.function = function
         self.binding = binding
         self.kind = kind
+
+
+class KeysInvalid(AppInvalid):
+    """The file of access keys has a mistake."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}.")
+        self.path = path
+        self.problem = problem
+
+
+class ConnectionInvalid(AppInvalid):
+    """A binding's connection is no storage account's connection string. The text does not repeat it: it is a secret."""
+
+    def __init__(self, connection: str, wanted_by: str, problem: str) -> None:
+        super().__init__(f"{wanted_by} needs a connection string in the setting {connection}: {problem}.")
+        self.connection = connection
+        self.wanted_by = wanted_by
+        self.problem = problem
+
+
+class BindingInvalid(AppInvalid):
+    """A binding asks for something that this host does not do."""
+
+    def __init__(self, binding: str, problem: str) -> None:
+        super().__init__(f"{binding}: {problem}.")
+        self.binding = binding
+        self.problem = problem
 
 
 class RouteInvalid(AppInvalid):

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from devhost.caller import Caller
 from devhost.catalog import EVENT_GRID, Catalog, kind
-from devhost.protocol import FunctionInfo
+from devhost.protocol import FunctionInfo, Outcome
 
 EVENT_TYPE_HEADER = "aeg-event-type"
 NOTIFICATION = "notification"
@@ -29,15 +29,16 @@ ORIGIN_HEADER = "WebHook-Request-Origin"
 class EventGridWebhook:
     """Answers Event Grid: handshakes and deliveries."""
 
-    def __init__(self, catalog: Catalog, caller: Caller) -> None:
+    def __init__(self, catalog: Catalog, caller: Caller, *, trigger: str = EVENT_GRID) -> None:
         self._catalog = catalog
+        self._trigger = trigger
         self._caller = caller
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """202 for a delivery that was worked off, 500 when any of its events failed; 400 and 404 for a bad request."""
         name = next((value for key, value in request.query.items() if key.lower() == "functionname"), "")
-        function = self._catalog.find(name)
-        if function is None or kind(function.trigger) != EVENT_GRID:
+        function = self._function(name)
+        if function is None or kind(function.trigger) != self._trigger:
             return _refusal(HTTPStatus.NOT_FOUND, f"cannot find function: '{name}'")
         if request.method == "OPTIONS":
             return _cloud_events_handshake(request.headers)
@@ -58,8 +59,14 @@ class EventGridWebhook:
             return _validated(events)
         return await self._deliver(function, events)
 
+    def _function(self, name: str) -> FunctionInfo | None:
+        return self._catalog.find(name)
+
+    async def _call(self, function: FunctionInfo, event: Mapping[str, Any]) -> Outcome:
+        return await self._caller.call(function, ("json", json.dumps(event)))
+
     async def _deliver(self, function: FunctionInfo, events: list[Any]) -> web.Response:
-        calls = [self._caller.call(function, ("json", json.dumps(event))) for event in events]
+        calls = [self._call(function, event) for event in events]
         outcomes = await asyncio.gather(*calls)
         failed = [outcome for outcome in outcomes if not outcome.ok]
         if failed:

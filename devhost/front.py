@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
+from devhost.auth import Gate
 from devhost.caller import Caller
 from devhost.catalog import HTTP, Catalog, kind
 from devhost.protocol import Datum, FunctionInfo, Outcome
@@ -25,9 +26,10 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 class HttpFront:
     """Answers requests to the app's HTTP functions."""
 
-    def __init__(self, catalog: Catalog, caller: Caller, *, route_prefix: str) -> None:
+    def __init__(self, catalog: Catalog, caller: Caller, *, route_prefix: str, gate: Gate) -> None:
         """Raises RouteInvalid."""
         self._caller = caller
+        self._gate = gate
         self._routes: RouteTable[FunctionInfo] = RouteTable()
         for function in catalog.triggered_by(HTTP):
             self._routes.add(full_route(function, route_prefix), function.trigger.get("methods"), function)
@@ -38,6 +40,8 @@ class HttpFront:
         if found is None:
             return None
         function, parameters = found
+        if not self._gate.allows_function(request, function):
+            return web.Response(status=HTTPStatus.UNAUTHORIZED)
         headers = joined((name.lower(), value) for name, value in request.headers.items())
         query = joined(parse_qsl(request.rel_url.raw_query_string))  # which drops empty values, as the cloud does
         url = f"{request.scheme}://{request.host}{request.raw_path}"

@@ -17,16 +17,20 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from devhost import admin, durable_gate, settings, state_lock
+from devhost import admin, auth, durable_gate, settings, state_lock
+from devhost.blobs import BlobWebhook
 from devhost.caller import Caller
-from devhost.catalog import HTTP, TIMER, WARMUP, Catalog, kind
+from devhost.catalog import HTTP, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
 from devhost.errors import AddressUnavailable
 from devhost.eventgrid_webhook import EventGridWebhook
 from devhost.front import HttpFront, full_route
+from devhost.outputs import WithOutputs
 from devhost.pool import WorkerPool
-from devhost.protocol import FunctionInfo
+from devhost.protocol import FunctionInfo, Invoker
+from devhost.queues import QueueTriggers
 from devhost.settings import Settings
+from devhost.storage import Storage
 from devhost.timers import Timers
 
 type HostState = Literal["Starting", "Running", "Stopping"]
@@ -44,6 +48,7 @@ THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
 HTTP_THREADS = 32
 """Threads of each worker for functions other than the durable engine's."""
 EVENT_GRID_PATH = "/runtime/webhooks/eventgrid"
+BLOBS_PATH = "/runtime/webhooks/blobs"
 GREETING = "Your Functions host is up and running."
 
 _log = logging.getLogger("devhost.host")
@@ -51,13 +56,14 @@ _log = logging.getLogger("devhost.host")
 
 @dataclass(frozen=True, slots=True)
 class HostOptions:
-    """What to host and where. `port` 0 takes any free one."""
+    """What to host and where. `port` 0 takes any free one; without a `keys_file` nobody needs a key."""
 
     app_dir: Path
     state_dir: Path
     host: str = LOOPBACK
     port: int = 7071
     workers: int = 1
+    keys_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ class _Parts:
     caller: Caller
     front: HttpFront
     event_grid: EventGridWebhook
+    blobs: BlobWebhook
     timers: Timers
+    queues: QueueTriggers
     functions_admin: admin.FunctionsAdmin
     engine: DurableEngine | None
 
@@ -82,10 +90,12 @@ class Host:
         self._started = time.monotonic()
         self._state: HostState = "Starting"
         self._route_prefix = ""
+        self._gate: auth.Gate = auth.Open()
         self._lock = contextlib.ExitStack()
         self._main: web.ServerRunner | None = None
         self._rpc: web.ServerRunner | None = None
         self._pool: WorkerPool | None = None
+        self._storage: Storage | None = None
         self._parts: _Parts | None = None
         self.url = ""
 
@@ -112,6 +122,7 @@ class Host:
         parts = self._parts
         if parts is not None:
             await parts.timers.stop()
+            await parts.queues.stop()
         async with asyncio.TaskGroup() as draining:
             if self._main is not None:
                 draining.create_task(self._main.cleanup())
@@ -128,11 +139,17 @@ class Host:
             await self._rpc.cleanup()
         if self._pool is not None:
             await self._pool.stop()
+        if self._storage is not None:
+            await self._storage.close()
         self._lock.close()
 
     async def _start(self) -> None:
         options = self._options
         configured = settings.load(options.app_dir)
+        if configured.ignored:
+            _log.warning("host.json: these settings have no effect in devhost: %s", ", ".join(configured.ignored))
+        keys = None if options.keys_file is None else auth.Keys.load(options.keys_file)
+        self._gate = auth.Open() if keys is None else keys
         self._route_prefix = configured.route_prefix
         self._lock.enter_context(state_lock.held(options.state_dir))
         self._main = _runner(self._dispatch, body_limit=configured.body_limit, drain=DRAIN_SECONDS)
@@ -145,15 +162,20 @@ class Host:
             function_timeout=configured.function_timeout,
         )
         catalog = Catalog(await self._pool.start(), configured)
-        engine = await self._engine(catalog, configured, self._pool) if catalog.durable else None
-        self._parts = parts = self._compose(catalog, configured, self._pool, engine)
+        self._storage = Storage(configured)
+        invoker = WithOutputs(self._pool, catalog.functions, configured, self._storage)
+        engine = await self._engine(catalog, configured, invoker, keys) if catalog.durable else None
+        self._parts = parts = self._compose(catalog, configured, invoker, self._storage, engine)
         await self._pool.open([parts.caller.invocation(f, ("string", "")) for f in catalog.triggered_by(WARMUP)])
         if engine is not None:
             await engine.start()
         parts.timers.start()
+        parts.queues.start()
         self._state = "Running"
 
-    async def _engine(self, catalog: Catalog, configured: Settings, pool: WorkerPool) -> DurableEngine:
+    async def _engine(
+        self, catalog: Catalog, configured: Settings, invoker: Invoker, keys: auth.Keys | None
+    ) -> DurableEngine:
         self._rpc = _runner(self._dispatch_rpc, body_limit=RPC_BODY_LIMIT, drain=RPC_DRAIN_SECONDS)
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
         options = durable_gate.hub_options(
@@ -162,27 +184,38 @@ class Host:
             state_dir=self._options.state_dir,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
+            key=None if keys is None else keys.system.get(auth.DURABLE_KEY, keys.master),
         )
-        return self._engine_factory(options, pool, catalog.functions)
+        return self._engine_factory(options, invoker, catalog.functions)
 
     def _compose(
-        self, catalog: Catalog, configured: Settings, pool: WorkerPool, engine: DurableEngine | None
+        self,
+        catalog: Catalog,
+        configured: Settings,
+        invoker: Invoker,
+        storage: Storage,
+        engine: DurableEngine | None,
     ) -> _Parts:
-        caller = Caller(pool, None if engine is None else engine.client_binding)
+        caller = Caller(invoker, None if engine is None else engine.client_binding)
         timers = Timers(catalog.triggered_by(TIMER), caller, configured)
+        queues = QueueTriggers(catalog.triggered_by(QUEUE_TRIGGER), caller, configured, storage)
         return _Parts(
             catalog=catalog,
             caller=caller,
-            front=HttpFront(catalog, caller, route_prefix=configured.route_prefix),
+            front=HttpFront(catalog, caller, route_prefix=configured.route_prefix, gate=self._gate),
             event_grid=EventGridWebhook(catalog, caller),
+            blobs=BlobWebhook(catalog, caller, configured, storage),
             timers=timers,
-            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, self.url_of),
+            queues=queues,
+            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, self.url_of),
             engine=engine,
         )
 
     async def _dispatch(self, request: web.BaseRequest) -> web.Response:
         """Answers a request on the main port."""
         path = request.rel_url.raw_path.lower()
+        if not self._lets_in(request, path):
+            return web.Response(status=HTTPStatus.UNAUTHORIZED)
         if path == "/admin/host/status":
             return admin.status(self._current_state(), self._started, self._pool.workers if self._pool else [])
         if path == "/admin/host/ping":
@@ -194,12 +227,26 @@ class Host:
             return await parts.functions_admin.handle(request, path.removeprefix("/admin/functions").strip("/"))
         if path.rstrip("/") == EVENT_GRID_PATH:
             return await parts.event_grid.handle(request)
+        if path.rstrip("/") == BLOBS_PATH:
+            return await parts.blobs.handle(request)
         if parts.engine is not None and path.startswith(f"{MANAGEMENT_PREFIX}/"):
             return await durable_gate.answer(parts.engine, request, MANAGEMENT_PREFIX)
         response = await parts.front.handle(request)
         if response is None and path == "/":
             return web.Response(text=GREETING)
         return response if response is not None else web.Response(status=HTTPStatus.NOT_FOUND)
+
+    def _lets_in(self, request: web.BaseRequest, path: str) -> bool:
+        """Whether the request may use the host's own addresses and the webhooks. HTTP functions are the front's."""
+        if path.startswith("/admin/"):
+            return path == "/admin/host/ping" or self._gate.allows_admin(request)
+        if path.rstrip("/") == EVENT_GRID_PATH:
+            return self._gate.allows_system(request, auth.EVENT_GRID_KEY)
+        if path.rstrip("/") == BLOBS_PATH:
+            return self._gate.allows_system(request, auth.BLOBS_KEY)
+        if path.startswith(f"{MANAGEMENT_PREFIX}/"):
+            return self._gate.allows_system(request, auth.DURABLE_KEY)
+        return True
 
     async def _dispatch_rpc(self, request: web.BaseRequest) -> web.Response:
         """Answers the durable client, on the loopback port that only its binding names."""

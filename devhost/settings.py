@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,37 @@ BODY_LIMIT_SETTING = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
 DEFAULT_BODY_LIMIT = 100 * 2**20
 """Bytes of the largest request body, unless the setting says otherwise. As in the cloud."""
 
+MOST_MESSAGES = 32
+"""Messages of the largest batch that Queue Storage gives out at once."""
+HONOURED: Mapping[str, Any] = {
+    "$schema": None,
+    "version": None,
+    "extensionBundle": None,
+    "functionTimeout": None,
+    "logging": {"logLevel": {"default": None}},
+    "extensions": {
+        "http": {"routePrefix": None},
+        "queues": dict.fromkeys(
+            (
+                "batchSize",
+                "maxDequeueCount",
+                "maxPollingInterval",
+                "messageEncoding",
+                "newBatchThreshold",
+                "visibilityTimeout",
+            )
+        ),
+        "durableTask": dict.fromkeys(
+            ("hubName", "maxConcurrentActivityFunctions", "maxConcurrentOrchestratorFunctions")
+        ),
+    },
+}
+"""What of host.json has an effect here, or needs none: the versions of the file and of the extensions."""
+
 _REFERENCE = re.compile(r"%([^%]+)%")
-_TIME_SPAN = re.compile(r"(?:(?P<days>\d+)\.)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?")
+_TIME_SPAN = re.compile(
+    r"(?:(?P<days>\d+)\.)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d(?:\.\d{1,7})?))?"
+)
 _LOG_LEVELS: Mapping[str, str] = {
     "trace": "DEBUG",
     "debug": "DEBUG",
@@ -41,11 +70,28 @@ _LOG_LEVELS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """extensions.queues of host.json, with the cloud's defaults. Times are in seconds.
+
+    A new batch is fetched once no more than `new_batch_threshold` messages of a function are under way.
+    `max_polling_interval` is the longest pause between two looks into an empty queue.
+    """
+
+    base64_text: bool = True
+    batch_size: int = 16
+    new_batch_threshold: int = 8
+    max_dequeue_count: int = 5
+    visibility_timeout: float = 0.0
+    max_polling_interval: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of one hosted app. `environment` is what its functions see; it may hold secrets, so repr leaves it out.
 
     `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count per worker;
-    `log_level` is a level of the logging module; `body_limit` is in bytes.
+    `log_level` is a level of the logging module; `body_limit` is in bytes. `ignored`
+    names what host.json says without effect here.
     """
 
     app_dir: Path
@@ -57,6 +103,8 @@ class Settings:
     max_orchestrators: int
     max_activities: int
     body_limit: int
+    queues: QueueSettings = field(default_factory=QueueSettings)
+    ignored: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Settings(app_dir={self.app_dir!r}, route_prefix={self.route_prefix!r}, hub={self.hub!r})"
@@ -83,6 +131,7 @@ def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
     durable = _section(host_file, host, "extensions", "durableTask")
     http = _section(host_file, host, "extensions", "http")
     levels = _section(host_file, host, "logging", "logLevel")
+    queues = _section(host_file, host, "extensions", "queues")
     each = FUNCTIONS_PER_PROCESSOR * (os.cpu_count() or 1)
     return Settings(
         app_dir=app_dir,
@@ -94,6 +143,8 @@ def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
         max_orchestrators=_count(host_file, durable, "maxConcurrentOrchestratorFunctions", each),
         max_activities=_count(host_file, durable, "maxConcurrentActivityFunctions", each),
         body_limit=_count(host_file, environment, BODY_LIMIT_SETTING, DEFAULT_BODY_LIMIT),
+        queues=_queues(host_file, queues),
+        ignored=tuple(_unknown(host, HONOURED)),
     )
 
 
@@ -114,8 +165,8 @@ def parse_time_span(text: str) -> float | None:
     found = _TIME_SPAN.fullmatch(text.strip())
     if found is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _environment(app_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -174,14 +225,50 @@ def _section(path: Path, content: Mapping[str, Any], *names: str) -> dict[str, A
     return dict(section)
 
 
-def _count(path: Path, section: Mapping[str, Any], name: str, default: int) -> int:
+def _unknown(content: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    for name, value in content.items():
+        if name not in known:
+            yield place + name
+        elif isinstance(value, dict) and known[name] is not None:
+            yield from _unknown(value, known[name], f"{place}{name}.")
+
+
+def _queues(path: Path, section: Mapping[str, Any]) -> QueueSettings:
+    usual = QueueSettings()
+    encoding = str(section.get("messageEncoding", "base64")).lower()
+    if encoding not in {"base64", "none"}:
+        raise SettingsInvalid(path, f"messageEncoding is {encoding!r} and should be 'base64' or 'none'")
+    batch_size = _count(path, section, "batchSize", usual.batch_size, most=MOST_MESSAGES)
+    return QueueSettings(
+        base64_text=encoding == "base64",
+        batch_size=batch_size,
+        new_batch_threshold=_count(path, section, "newBatchThreshold", batch_size // 2, least=0),
+        max_dequeue_count=_count(path, section, "maxDequeueCount", usual.max_dequeue_count),
+        visibility_timeout=_seconds(path, section, "visibilityTimeout", usual.visibility_timeout),
+        max_polling_interval=_seconds(path, section, "maxPollingInterval", usual.max_polling_interval),
+    )
+
+
+def _seconds(path: Path, section: Mapping[str, Any], name: str, default: float) -> float:
+    if name not in section:
+        return default
+    seconds = parse_time_span(str(section[name]))
+    if seconds is None:
+        raise SettingsInvalid(path, f"{name} is {section[name]!r} and should be a time span, such as '00:00:02'")
+    return seconds
+
+
+def _count(
+    path: Path, section: Mapping[str, Any], name: str, default: int, *, least: int = 1, most: int | None = None
+) -> int:
     value = section.get(name, default)
     try:
         number = int(value)
     except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise SettingsInvalid(path, f"{name} is {value!r} and should be a whole number from 1 on")
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        to = "on" if most is None else f"to {most}"
+        raise SettingsInvalid(path, f"{name} is {value!r} and should be a whole number from {least} {to}")
     return number
 
 

@@ -98,9 +98,10 @@ class Engine:
 
     async def stop(self) -> None:
         """Cancels what runs; the store has everything that a next start needs."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # an instance that has news when it is cancelled begins once more
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -15,6 +15,9 @@ def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = options(parser().parse_args(["start", "--app", str(tmp_path)]))
     assert (chosen.app_dir, chosen.state_dir) == (tmp_path, tmp_path / ".devhost")
     assert (chosen.host, chosen.port, chosen.workers) == ("127.0.0.1", 7071, 1)
+    assert chosen.keys_file is None
+    with_keys = options(parser().parse_args(["start", "--app", str(tmp_path), "--auth", str(tmp_path / "keys.json")]))
+    assert with_keys.keys_file == tmp_path / "keys.json"
     monkeypatch.setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "3")
     assert options(parser().parse_args(["start", "--app", str(tmp_path)])).workers == 3
 

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from devhost.auth import Open
 from devhost.caller import Caller
 from devhost.catalog import Catalog
 from devhost.errors import BindingUnsupported
@@ -24,7 +25,7 @@ type Client = TestClient[web.Request, web.Application]
 @contextlib.asynccontextmanager
 async def serving(invoker: FakeInvoker, *functions: FunctionInfo) -> AsyncIterator[Client]:
     caller = Caller(invoker, lambda: ("string", "client"))
-    front = HttpFront(Catalog(functions, settings()), caller, route_prefix="api")
+    front = HttpFront(Catalog(functions, settings()), caller, route_prefix="api", gate=Open())
 
     async def handle(request: web.Request) -> web.Response:
         return await front.handle(request) or web.Response(status=404)
@@ -107,12 +108,12 @@ async def test_a_body_over_the_limit_is_too_large() -> None:
 
 
 def test_an_unsupported_binding_is_named_with_its_function() -> None:
-    queue = {"type": "queue", "name": "messages", "direction": "OUT"}
-    with pytest.raises(BindingUnsupported, match="Function f: the binding 'messages' is of type queue"):
-        Catalog([function("f", "httpTrigger", OUT, queue)], settings())
+    bus = {"type": "serviceBus", "name": "messages", "direction": "OUT"}
+    with pytest.raises(BindingUnsupported, match="Function f: the binding 'messages' is of type serviceBus"):
+        Catalog([function("f", "httpTrigger", OUT, bus)], settings())
 
 
 def test_a_disabled_function_is_out_of_service_whatever_its_bindings() -> None:
-    functions = [function("f", "queueTrigger"), function("g", "httpTrigger", OUT)]
+    functions = [function("f", "serviceBusTrigger"), function("g", "httpTrigger", OUT)]
     catalog = Catalog(functions, settings({"AzureWebJobs.f.Disabled": "true"}))
     assert [item.name for item in catalog.functions] == ["g"]

@@ -242,10 +242,12 @@ async def test_what_keeps_a_host_from_starting(tmp_path: Path) -> None:
     (app_dir / "function_app.py").write_text(
         "import azure.functions as func\n"
         "app = func.FunctionApp()\n"
-        "@app.queue_trigger(arg_name='message', queue_name='q', connection='c')\n"
-        "def on_message(message: func.QueueMessage) -> None: ...\n"
+        "@app.service_bus_queue_trigger(arg_name='message', queue_name='q', connection='c')\n"
+        "def on_message(message: func.ServiceBusMessage) -> None: ...\n"
     )
-    with pytest.raises(BindingUnsupported, match="Function on_message: the binding 'message' is of type queueTrigger"):
+    with pytest.raises(
+        BindingUnsupported, match="Function on_message: the binding 'message' is of type serviceBusTrigger"
+    ):
         await Host(options(tmp_path, app_dir)).start()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from devhost.errors import SettingMissing, SettingsInvalid
 from devhost.host import HTTP_THREADS, worker_environment
-from devhost.settings import Settings, load, parse_time_span
+from devhost.settings import QueueSettings, Settings, load, parse_time_span
 
 
 def load_with(folder: Path, host: Any = None, local: Any = None, environment: dict[str, str] | None = None) -> Settings:
@@ -45,6 +45,43 @@ def test_host_json_is_honoured(tmp_path: Path) -> None:
     assert (settings.hub, settings.max_orchestrators, settings.max_activities) == ("Mine", 3, 2)
 
 
+def test_the_queues_of_host_json(tmp_path: Path) -> None:
+    assert load_with(tmp_path).queues == QueueSettings()
+    queues = {
+        "batchSize": 4,
+        "maxDequeueCount": 2,
+        "visibilityTimeout": "00:00:30",
+        "maxPollingInterval": "00:00:00.25",
+        "messageEncoding": "None",
+    }
+    settings = load_with(tmp_path, {"extensions": {"queues": queues}})
+    assert settings.queues == QueueSettings(
+        base64_text=False,
+        batch_size=4,
+        new_batch_threshold=2,
+        max_dequeue_count=2,
+        visibility_timeout=30.0,
+        max_polling_interval=0.25,
+    )
+
+
+def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
+    host = {
+        "version": "2.0",
+        "extensionBundle": {"id": "x"},
+        "telemetryMode": "OpenTelemetry",
+        "logging": {"logLevel": {"default": "Warning", "Host.Results": "Error"}},
+        "extensions": {"queues": {"batchsize": 3, "batchSize": 3}, "serviceBus": {"prefetchCount": 1}},
+    }
+    assert load_with(tmp_path, host).ignored == (
+        "telemetryMode",
+        "logging.logLevel.Host.Results",
+        "extensions.queues.batchsize",
+        "extensions.serviceBus",
+    )
+    assert load_with(tmp_path).ignored == ()
+
+
 def test_the_environment_goes_over_the_values_of_local_settings(tmp_path: Path) -> None:
     local = {"Values": {"A": "file", "B": "file", "ON": True, "N": 3}}
     environment = load_with(tmp_path, local=local, environment={"B": "real"}).environment
@@ -67,6 +104,9 @@ def test_environment_variables_go_over_host_json_whatever_their_case(tmp_path: P
         ([], "not a JSON object"),
         ({"functionTimeout": "soon"}, "functionTimeout is 'soon'"),
         ({"extensions": {"durableTask": {"maxConcurrentActivityFunctions": 0}}}, "maxConcurrentActivityFunctions is 0"),
+        ({"extensions": {"queues": {"batchSize": 33}}}, "batchSize is 33 and should be a whole number from 1 to 32"),
+        ({"extensions": {"queues": {"visibilityTimeout": 30}}}, "visibilityTimeout is 30"),
+        ({"extensions": {"queues": {"messageEncoding": "rot13"}}}, "messageEncoding is 'rot13'"),
         ({"extensions": []}, "extensions is not an object"),
     ],
 )
@@ -112,6 +152,7 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
         ("00:05:00", 300),
         ("1.12:00:00", 129600),
         ("10:00", 36000),
+        ("00:00:00.5", 0.5),
         ("0 * * * *", None),
         ("-1", None),
         ("00:61:00", None),
