@@ -63,7 +63,7 @@ class HttpApi:
             return 404, {}, None
         except Gone:
             return 410, {}, None
-        except (InvalidAction, ValueError) as exc:
+        except (InvalidAction, ValueError, RecursionError) as exc:  # the last for JSON nested too deeply
             return 400, {}, _problem("One or more of the arguments submitted is incorrect", exc)
         except AlreadyRunning as exc:
             return 409, {}, _problem("Something went wrong while processing your request", exc)
