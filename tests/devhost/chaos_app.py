@@ -43,6 +43,11 @@ def alive(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse("alive")
 
 
+@app.event_grid_trigger(arg_name="event")
+def on_event(event: func.EventGridEvent) -> None:
+    pass
+
+
 @app.activity_trigger(input_name="order")
 def square(order: dict) -> int:
     executed(order["task"])
