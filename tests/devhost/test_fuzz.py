@@ -52,7 +52,8 @@ class Target:
             with contextlib.suppress(TimeoutError):
                 received = line.recv(65536)
             line.settimeout(PATIENCE_SECONDS)
-            line.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the host may have ended the whole of it
+                line.shutdown(socket.SHUT_WR)
             while piece := line.recv(65536):
                 received += piece
         return [int(status) for status in STATUS_LINE.findall(received)]
