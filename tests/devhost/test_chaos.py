@@ -30,12 +30,14 @@ pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
 READY = re.compile(r"Host ready on http://.*:(\d+)\n")
 START_SECONDS = 30.0
-FINISH_SECONDS = 30.0
+FINISH_SECONDS = 90.0
+ASK_AGAIN_SECONDS = 0.2
+"""Seldom enough to leave the processors to the host."""
 WORKERS = 2
 ORCHESTRATIONS = 112
 CALLS_AT_ONCE = 16
-WORKER_KILLS = 12
-HOST_KILLS = 6
+WORKER_KILLS = 8
+HOST_KILLS = 5
 STOPS = 3
 ANSWERS = frozenset({Kind.TASK_COMPLETED, Kind.TASK_FAILED, Kind.SUB_COMPLETED, Kind.SUB_FAILED})
 SIGNS_OF_TROUBLE = ("Task was destroyed", "never retrieved", "never awaited", "failed in the host")
@@ -157,7 +159,7 @@ class Customer:
             answers.append((response.status, json.loads(content) if content else None))
             return response.status != 503  # so says a host that starts
 
-        await eventually(answered, START_SECONDS)
+        await eventually(answered, FINISH_SECONDS, ASK_AGAIN_SECONDS)
         return answers[-1]
 
     async def place(self, order: Order) -> None:
@@ -180,7 +182,7 @@ class Customer:
             _, document = await self.call("GET", path)
             return bool(document["customStatus"] == event)
 
-        await eventually(asks, FINISH_SECONDS)
+        await eventually(asks, FINISH_SECONDS, ASK_AGAIN_SECONDS)
 
     async def all_instances(self) -> dict[str, dict[str, Any]]:
         """What is known of each, sub-orchestrations too."""
@@ -198,7 +200,7 @@ class Customer:
             under_way = {"Pending", "Running"}
             return len(found) >= count and not any(one["runtimeStatus"] in under_way for one in found.values())
 
-        await eventually(none_under_way, FINISH_SECONDS)
+        await eventually(none_under_way, FINISH_SECONDS, ASK_AGAIN_SECONDS)
         return found
 
     async def counters(self, names: Sequence[str]) -> dict[str, int]:
