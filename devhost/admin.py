@@ -63,7 +63,7 @@ class FunctionsAdmin:
             return web.json_response(self._described(function))
         try:
             content = json.loads(await request.read() or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for one nested too deeply
             return web.Response(status=HTTPStatus.BAD_REQUEST, text="the body is not JSON")
         return self._run(function, content.get("input") if isinstance(content, dict) else None)
 

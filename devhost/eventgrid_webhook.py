@@ -53,10 +53,10 @@ class EventGridWebhook:
             return _refusal(HTTPStatus.BAD_REQUEST, f"the header {EVENT_TYPE_HEADER} is missing or unknown")
         try:
             events = _events(await request.read())
-        except ValueError as error:
+            if message == SUBSCRIPTION_VALIDATION:
+                return _validated(events)
+        except (ValueError, RecursionError) as error:  # the latter for JSON nested too deeply
             return _refusal(HTTPStatus.BAD_REQUEST, str(error))
-        if message == SUBSCRIPTION_VALIDATION:
-            return _validated(events)
         return await self._deliver(function, events)
 
     def _function(self, name: str) -> FunctionInfo | None:

@@ -85,6 +85,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         self._timers_changed = asyncio.Event()
+        self._stopping = False
 
     # Life.
 
@@ -98,10 +99,10 @@ class Engine:
 
     async def stop(self) -> None:
         """Cancels what runs; the store has everything that a next start needs."""
-        while self._tasks:  # an instance that has news when it is cancelled begins once more
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -109,7 +110,9 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
     def wake(self, instance: str) -> None:
-        """There is something in this instance's inbox."""
+        """There is something in this instance's inbox. Once the engine stops, it is for the next start."""
+        if self._stopping:
+            return
         self._dirty.add(instance)
         if instance not in self._pumping:
             self._pumping.add(instance)

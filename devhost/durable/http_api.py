@@ -63,7 +63,7 @@ class HttpApi:
             return 404, {}, None
         except Gone:
             return 410, {}, None
-        except (InvalidAction, ValueError) as exc:
+        except (InvalidAction, ValueError, RecursionError) as exc:  # the last for JSON nested too deeply
             return 400, {}, _problem("One or more of the arguments submitted is incorrect", exc)
         except AlreadyRunning as exc:
             return 409, {}, _problem("Something went wrong while processing your request", exc)
@@ -107,7 +107,7 @@ class HttpApi:
         return 404, {}, None
 
     def _query(self, request: _Request) -> Reply:
-        top, skip = int(request.text("top") or 100), int(request.headers.get(CONTINUATION) or 0)
+        top, skip = _count(request.text("top") or "100"), _count(request.headers.get(CONTINUATION) or "0")
         found = self._engine.store.query(request.filters(top=top, skip=skip))
         headers = {CONTINUATION: str(skip + top)} if len(found) == top else {}
         return 200, headers, [self._document(there, request) for there in found]
@@ -218,6 +218,11 @@ class _Request:
         return Query(
             self.text("createdTimeFrom"), self.text("createdTimeTo"), statuses, self.text("instanceIdPrefix"), top, skip
         )
+
+
+def _count(text: str) -> int:
+    """No more than SQLite takes. Raises ValueError."""
+    return min(max(int(text), 0), EVERYTHING)
 
 
 def _value(text: str | None) -> Any:

@@ -21,12 +21,14 @@ async def until(condition: Callable[[], bool], limit: float = LIMIT_SECONDS) -> 
     await eventually(holds, limit)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], limit: float = LIMIT_SECONDS) -> None:
-    """`until` for a condition that has to be asked for."""
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], limit: float = LIMIT_SECONDS, pause: float = PAUSE_SECONDS
+) -> None:
+    """`until` for a condition that has to be asked for, every `pause` seconds."""
     deadline = time.monotonic() + limit
     while not await condition():
         assert time.monotonic() < deadline, f"not so within {limit} s"
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(pause)
 
 
 def is_running(pid: int) -> bool:
