@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from devhost.azurite import AzuritePorts
 from devhost.errors import DevhostError
-from devhost.eventgrid.errors import BadSubscription
+from devhost.eventgrid.errors import BadFault, BadSubscription
+from devhost.eventgrid.faults import parse_faults
 from devhost.eventgrid.server import Configuration, serve
 from devhost.eventgrid.subscriptions import STORAGE, Subscription, load_subscriptions
 
@@ -70,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     storage.add_argument(
         "--from-end", action="store_true", help="at the first start, skip the writes that the log already records"
     )
+    faults = result.add_argument_group("faults on request", "for testing a consumer; see below")
+    faults.add_argument("--fault", action="append", default=[], metavar="KIND=SHARE", help="may be repeated")
+    faults.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other events (default 0)")
     one = result.add_argument_group("one subscription")
     one.add_argument("--function", metavar="NAME", help="deliver to this Event Grid triggered function ...")
     one.add_argument(
@@ -86,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def configuration(arguments: argparse.Namespace) -> Configuration:
-    """The options, checked. Raises BadSubscription."""
+    """The options, checked. Raises BadSubscription, BadFault."""
     subscriptions = load_subscriptions(arguments.subscriptions) if arguments.subscriptions else []
     if arguments.function or arguments.webhook:
         subscriptions.append(_subscription(arguments))
@@ -101,6 +105,7 @@ def configuration(arguments: argparse.Namespace) -> Configuration:
         connection_string=_connection_string(arguments.connection_string),
         from_end=arguments.from_end,
         topic_key=arguments.topic_key or os.environ.get(KEY_VARIABLE, ""),
+        faults=parse_faults(arguments.fault, seed=arguments.seed),
     )
 
 
@@ -130,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     try:
         asyncio.run(serve(configuration(arguments)))
-    except BadSubscription as error:
+    except (BadSubscription, BadFault) as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
     except (DevhostError, OSError) as error:  # OSError: the state folder cannot be written

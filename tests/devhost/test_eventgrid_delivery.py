@@ -21,7 +21,7 @@ from azure.eventgrid import EventGridEvent, EventGridPublisherClient
 from devhost.eventgrid.delivery import BackOff
 from devhost.eventgrid.errors import StateInUse
 from devhost.eventgrid.server import Configuration, running
-from devhost.eventgrid.store import Store
+from devhost.eventgrid.store import Accepted, Store
 from devhost.eventgrid.subscriptions import Subscription
 from devhost.ports import free_port
 from tests.devhost.webhook import Webhook, eventually
@@ -148,7 +148,7 @@ async def test_an_event_that_is_too_old_is_a_dead_letter(
     subscription = to(webhook, ttl_minutes=1)
     with contextlib.closing(Store(tmp_path)) as store, monkeypatch.context() as past:
         past.setattr("devhost.eventgrid.store.time.time", lambda: 1_000.0)
-        store.accept([("sub", {"specversion": "1.0", "id": "old"})])
+        store.accept([Accepted("sub", {"specversion": "1.0", "id": "old"})])
     async with running(grid(tmp_path, subscription)):
         await eventually(lambda: lines(tmp_path / "deadletter.jsonl"))
     assert lines(tmp_path / "deadletter.jsonl")[0]["deadLetterReason"] == "TimeToLiveExceeded"
