@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -87,6 +87,7 @@ class StorageSource:
         self._follower = LogFollower(log, store.position())
         if from_end and store.position() is None and (end := self._follower.end()) is not None:
             self._follower.advance(end)
+        self._follower.gap = store.gap()
         self._storage = storage
         self._store = store
         self._subscriptions = [subscription for subscription in subscriptions if subscription.source == STORAGE]
@@ -139,7 +140,7 @@ class StorageSource:
                 self._altered(batch, write, properties, covering)
             else:
                 self._written(batch, write, properties, covering)
-        self._take(batch, position=position)
+        self._take(batch, position=position, gap=self._follower.gap)
 
     def _covering(self, write: BlobWrite) -> list[Subscription]:
         if write.account != self._storage.account:
@@ -215,7 +216,14 @@ class StorageSource:
         event: Event = blob_event(write, properties=properties, endpoint=self._storage.endpoint, sequence=self._next())
         batch.wanted += [Wanted(name, event, key=f"{happened} {count}") for name in subscriptions]
 
-    def _take(self, batch: _Batch, *, position: Position | None = None, filters: dict[str, str] | None = None) -> None:
+    def _take(
+        self,
+        batch: _Batch,
+        *,
+        position: Position | None = None,
+        filters: Mapping[str, str] | None = None,
+        gap: bool = False,
+    ) -> None:
         deliveries, dropped = fated(batch.wanted, self._faults)
         self._store.accept(
             deliveries,
@@ -225,6 +233,7 @@ class StorageSource:
                 known=batch.known,
                 occurrences=batch.occurrences,
                 filters=filters or {},
+                gap=gap,
             ),
         )
         report(dropped)

@@ -79,6 +79,7 @@ class Progress:
     """What the storage source remembers together with the deliveries that it makes.
 
     `position` is the place in the log, `sequence` the last sequence number, `occurrences` how often what happened.
+    `gap`: the log may have missed something, and storage has not been compared since.
     `filters` holds, by subscription, the filters that its known blobs were chosen by.
     """
 
@@ -87,6 +88,7 @@ class Progress:
     known: Sequence[Known] = ()
     occurrences: Mapping[str, int] = field(default_factory=dict)
     filters: Mapping[str, str] = field(default_factory=dict)
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,10 @@ class Store:
         value = self._get("position")
         return None if value is None else Position(str(value[0]), int(value[1]), *map(str, value[2:]))
 
+    def gap(self) -> bool:
+        """Whether the log may have missed something that storage has not been compared for."""
+        return bool(self._get("gap"))
+
     def sequence(self) -> int:
         """The last sequence number given."""
         return int(self._get("sequence") or 0)
@@ -237,6 +243,7 @@ class Store:
 
     def _note(self, progress: Progress) -> None:
         self._put("sequence", progress.sequence)
+        self._put("gap", progress.gap)
         if progress.position is not None:
             position = progress.position
             self._put("position", [position.file, position.offset, position.digest])
