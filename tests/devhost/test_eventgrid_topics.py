@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent
 from azure.eventgrid.aio import EventGridPublisherClient
 
+from devhost.eventgrid.cli import EPILOG
 from devhost.eventgrid.server import Configuration, running
 from devhost.eventgrid.subscriptions import Subscription
 from tests.devhost.topics import KEY, QUICK, lines, send
@@ -132,3 +135,13 @@ async def test_many_publishers_at_once_lose_nothing(tmp_path: Path, hooks: dict[
         await settled(port, hooks, {"all": {f"{batch}/{n}" for batch in range(8) for n in range(20)}})
     recorded = lines(tmp_path / "events.jsonl")
     assert len({json.dumps(event) for event in recorded}) == len(recorded) == 160
+
+
+async def test_the_snippet_of_the_help_publishes(tmp_path: Path, hooks: dict[str, Webhook]) -> None:
+    snippet = EPILOG[EPILOG.index("  from azure.core.credentials") : EPILOG.index("\nCloudEvents (")]
+    subscription = Subscription("orders", hooks["all"].url, source="topics/orders")
+    async with running(Configuration(tmp_path, 0, (subscription,))) as port:
+        program = textwrap.dedent(snippet).replace(":7072/", f":{port}/")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        assert await process.wait() == 0
+        await settled(port, hooks, {"all": {"/orders/1"}})
