@@ -35,6 +35,10 @@ POLL_SECONDS = 0.03
 AWAY_SECONDS = 1.0
 """Pause before asking storage again when it does not answer."""
 HEADS_AT_ONCE = 16
+LOG_LAG_SECONDS = 0.05
+"""What storage shows is in the log after this time at the latest: usually it takes less than a millisecond."""
+LISTINGS = 5
+"""How often storage is listed for one comparison while writes go on, before one that they overlap has to do."""
 
 
 class StorageAway(EventGridError):
@@ -97,6 +101,7 @@ class StorageSource:
         self._behind = bool(self._subscriptions)
         self._ahead: dict[tuple[str, str], str] = {}
         self._problem = ""
+        self._listings = 1
 
     async def run(self) -> None:
         """Until cancelled. The place moves on only when everything before it is stored."""
@@ -123,11 +128,31 @@ class StorageSource:
         gap = self._follower.gap
         if not (gap or self._behind):
             return False
+        containers, listed = await self._list()
+        if self._listings < LISTINGS and await self._moved():
+            self._listings += 1
+            return True  # the log is taken first, then storage is listed again
         if gap:
             print(f"{self._follower.log} was truncated or replaced: comparing storage with what was told.", flush=True)
-        await self._catch_up()
+        self._catch_up(containers, listed)
         self._follower.gap = self._behind = False
+        self._listings = 1
         return True
+
+    async def _moved(self) -> bool:
+        """Whether blobs were written since the log was last read, so that a listing may show what it does not."""
+        await asyncio.sleep(LOG_LAG_SECONDS)
+        lines, _ = self._follower.read()
+        writes = (write for line in lines if (write := parse_line(line)) is not None)
+        return any(self._covering(write) for write in writes)
+
+    async def _list(self) -> tuple[list[str], list[ListedBlob]]:
+        containers = [
+            container
+            for container in await self._storage.containers()
+            if any(container_matters(each, container) for each in self._subscriptions)
+        ]
+        return containers, [blob for each in containers for blob in await self._storage.blobs(container=each)]
 
     async def _accept(self, lines: Sequence[bytes], position: Position) -> None:
         writes = [write for line in lines if (write := parse_line(line)) is not None]
@@ -175,13 +200,7 @@ class StorageSource:
         told = [each.name for each in covering if self._ahead.pop((each.name, write.subject), None) == etag]
         self._tell(batch, write, properties, [each.name for each in wanting if each.name not in told])
 
-    async def _catch_up(self) -> None:
-        containers = [
-            container
-            for container in await self._storage.containers()
-            if any(container_matters(each, container) for each in self._subscriptions)
-        ]
-        listed = [blob for container in containers for blob in await self._storage.blobs(container=container)]
+    def _catch_up(self, containers: Sequence[str], listed: Sequence[ListedBlob]) -> None:
         batch = _Batch()
         untold: dict[BlobWrite, tuple[BlobProperties | None, list[str]]] = {}
         for each in self._subscriptions:

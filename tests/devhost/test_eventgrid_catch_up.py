@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devhost.eventgrid.catch_up import container_matters
+from devhost.eventgrid.catch_up import ListedBlob, container_matters
 from devhost.eventgrid.faults import Faults
 from devhost.eventgrid.store import DATABASE, Progress
 from devhost.eventgrid.subscriptions import Subscription
@@ -136,6 +136,41 @@ async def test_a_write_that_was_found_is_not_told_again_when_the_log_shows_it(
         while await one.step():
             pass
     assert told(tmp_path)[1:] == [("Created", "a.csv", "0x9"), ("Deleted", "old.csv", ""), ("Created", "a.csv", "0x2")]
+
+
+async def test_what_happens_while_storage_is_listed_is_told_by_the_log(azurite: FakeAzurite, tmp_path: Path) -> None:
+    class BusyAzurite(FakeAzurite):
+        async def blobs(self, *, container: str) -> list[ListedBlob]:
+            if "goes.csv" in self.etags["training"]:
+                self.put("new.csv")
+                self.metadata("stays.csv")
+                self.delete("goes.csv")
+            return await super().blobs(container=container)
+
+    azurite.put("stays.csv")
+    azurite.put("goes.csv")
+    await settle(azurite, tmp_path)
+    busy = BusyAzurite(azurite.log)
+    busy.etags = azurite.etags
+    await settle(busy, tmp_path)
+    assert [one[:2] for one in told(tmp_path)[2:]] == [("Created", "new.csv"), ("Deleted", "goes.csv")]
+    await settle(busy, tmp_path)
+    assert len(told(tmp_path)) == 4
+
+
+async def test_storage_that_never_rests_is_compared_all_the_same(azurite: FakeAzurite, tmp_path: Path) -> None:
+    class RestlessAzurite(FakeAzurite):
+        async def blobs(self, *, container: str) -> list[ListedBlob]:
+            self.put("restless.csv")
+            return await super().blobs(container=container)
+
+    azurite.put("goes.csv")
+    await settle(azurite, tmp_path)
+    restless = RestlessAzurite(azurite.log)
+    restless.etags = azurite.etags
+    restless.delete("goes.csv", logged=False)
+    await settle(restless, tmp_path)
+    assert ("Deleted", "goes.csv", "") in told(tmp_path)
 
 
 async def test_filters_by_type_hold_for_what_is_found(azurite: FakeAzurite, tmp_path: Path) -> None:

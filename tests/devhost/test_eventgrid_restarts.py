@@ -122,6 +122,7 @@ async def test_a_first_start_tells_nothing_that_was_there_before_the_log(
     with BlobServiceClient.from_connection_string(ports.connection_string) as service:
         training = service.create_container("training")
         training.upload_blob("old", b"1")
+        await eventually(lambda: b"/training/old" in log.read_bytes())
         os.truncate(log, 0)
         command = options(tmp_path, log, hook)
         connection = {"AzureWebJobsStorage": ports.connection_string}

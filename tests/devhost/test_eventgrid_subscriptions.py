@@ -138,7 +138,7 @@ def test_the_examples_of_the_help_work(tmp_path: Path, capsys: pytest.CaptureFix
     assert str(parse_faults(faults, seed=7)) == "duplicate 0.2, delay 0.5 by 3 s, reorder 0.1, drop 0.05"
     command = re.search(r"^  python -m devhost eventgrid (.*?)\n\n", shown, re.DOTALL | re.MULTILINE)
     assert command is not None
-    result = configuration(parser().parse_args(shlex.split(command[1])))
+    result = configuration(parser().parse_args(shlex.split(command[1].replace("\\\n", ""))))
     assert [subscription.name for subscription in result.subscriptions] == ["on_upload"]
 
 
