@@ -8,6 +8,7 @@ the last one still shows, are one event.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,12 +58,13 @@ def compare(
     known: Mapping[str, str],
     containers: Iterable[str],
     account: str,
-    first: bool,
+    since: float,
 ) -> tuple[list[Difference], list[Known]]:
     """What the subscription has yet to be told, and what is known of its blobs from then on.
 
-    `first`: blobs that it was never told of are old ones, not new ones, because nothing was ever compared for it (or
-    for other filters). As in Azure, blobs that went with their whole container raise no events.
+    `since` is when it came to be, with the filters that it has: an older blob that it was not told of is no news to it.
+    (Storage gives whole seconds, so one written in the very second is news.) As in Azure, blobs that went with their
+    whole container raise no events.
     """
     present = {blob.subject: blob for blob in listed if subscription.covers(source=STORAGE, subject=blob.subject)}
     differences: list[Difference] = []
@@ -72,7 +74,7 @@ def compare(
         if told == etag:
             continue
         changes.append(Known(subscription.name, subject, etag))
-        old = first if told is None else told == ""
+        old = blob.time.timestamp() < math.floor(since) if told is None else told == ""
         if not old and subscription.wants_type(BLOB_CREATED):
             path = quote(blob.name, safe="/~")
             write = BlobWrite(BLOB_CREATED, "PutBlob", account, blob.container, path, blob.time)

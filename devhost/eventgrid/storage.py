@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +95,7 @@ class StorageSource:
         self._storage = storage
         self._store = store
         self._subscriptions = [subscription for subscription in subscriptions if subscription.source == STORAGE]
+        self._since = {each.name: store.since(each.name, each.filters) for each in self._subscriptions}
         self._accepted = accepted
         self._faults = faults
         self._sequence = store.sequence()
@@ -210,14 +211,14 @@ class StorageSource:
                 known=self._store.known(each.name),
                 containers=containers,
                 account=self._storage.account,
-                first=self._store.filters(each.name) != each.filters,
+                since=self._since[each.name],
             )
             batch.known += changes
             for difference in differences:
                 untold.setdefault(difference.write, (difference.properties, []))[1].append(each.name)
         for write, (properties, names) in untold.items():
             self._tell(batch, write, properties, names)
-        self._take(batch, filters={each.name: each.filters for each in self._subscriptions})
+        self._take(batch)
         for write, (properties, names) in untold.items():  # should the log show these yet, they are not told twice
             self._ahead |= {(name, write.subject): properties.etag if properties else "" for name in names}
         if untold:
@@ -240,7 +241,6 @@ class StorageSource:
         batch: _Batch,
         *,
         position: Position | None = None,
-        filters: Mapping[str, str] | None = None,
         gap: bool = False,
     ) -> None:
         deliveries, dropped = fated(batch.wanted, self._faults)
@@ -251,7 +251,6 @@ class StorageSource:
                 position=position,
                 known=batch.known,
                 occurrences=batch.occurrences,
-                filters=filters or {},
                 gap=gap,
             ),
         )

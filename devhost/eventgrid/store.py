@@ -80,14 +80,12 @@ class Progress:
 
     `position` is the place in the log, `sequence` the last sequence number, `occurrences` how often what happened.
     `gap`: the log may have missed something, and storage has not been compared since.
-    `filters` holds, by subscription, the filters that its known blobs were chosen by.
     """
 
     sequence: int
     position: Position | None = None
     known: Sequence[Known] = ()
     occurrences: Mapping[str, int] = field(default_factory=dict)
-    filters: Mapping[str, str] = field(default_factory=dict)
     gap: bool = False
 
 
@@ -212,10 +210,14 @@ class Store:
             self._database.execute("SELECT subject, etag FROM known WHERE subscription = ?", (subscription,)).fetchall()
         )
 
-    def filters(self, subscription: str) -> str | None:
-        """The filters that the known blobs of a subscription were chosen by; None when they never were."""
-        value = self._get(f"filters:{subscription}")
-        return None if value is None else str(value)
+    def since(self, subscription: str, filters: str) -> float:
+        """Since when the subscription has had these filters: from now on, when they are new."""
+        name = f"filters:{subscription}"
+        value = self._get(name)
+        if value is None or value[0] != filters:
+            value = [filters, time.time()]
+            self._put(name, value)
+        return float(value[1])
 
     def occurrences(self, key: str) -> int:
         """How often this has happened."""
@@ -247,8 +249,6 @@ class Store:
         if progress.position is not None:
             position = progress.position
             self._put("position", [position.file, position.offset, position.digest])
-        for name, filters in progress.filters.items():
-            self._put(f"filters:{name}", filters)
         for known in progress.known:
             of = (known.subscription, known.subject)
             if known.etag is None:

@@ -18,7 +18,7 @@ from devhost.eventgrid.storage import StorageAway, StorageSource
 from devhost.eventgrid.store import DATABASE, Store
 from devhost.eventgrid.subscriptions import Subscription
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TRAINING = "/blobServices/default/containers/training/"
 EVERYTHING = Subscription("everything", "http://127.0.0.1:9/", begins_with=TRAINING)
 
@@ -27,6 +27,7 @@ class FakeAzurite:
     """Storage in memory that writes an access log as Azurite does.
 
     `etags` are by container and name, and count all changes; `written` is that count at the last write of a name.
+    `times` are when a name was last changed, if not just now.
     """
 
     account = "devstoreaccount1"
@@ -36,6 +37,7 @@ class FakeAzurite:
         self.log = log
         self.etags: dict[str, dict[str, str]] = {"training": {}, "training2": {}}
         self.written: dict[str, int] = {}
+        self.times: dict[str, datetime] = {}
         self.away = False
         self._changes = 0
 
@@ -74,7 +76,13 @@ class FakeAzurite:
     async def blobs(self, *, container: str) -> list[ListedBlob]:
         self._answer()
         blobs = self.etags[container].items()
-        return [ListedBlob(container, name, NOON, BlobProperties(e, "text/csv", 3, "BlockBlob")) for name, e in blobs]
+        return [
+            ListedBlob(container, name, self._time(name), BlobProperties(e, "text/csv", 3, "BlockBlob"))
+            for name, e in blobs
+        ]
+
+    def _time(self, name: str) -> datetime:
+        return self.times.get(name, datetime.now(UTC)).replace(microsecond=0)
 
     def _answer(self) -> None:
         if self.away:

@@ -12,7 +12,7 @@ from devhost.eventgrid.catch_up import ListedBlob, container_matters
 from devhost.eventgrid.faults import Faults
 from devhost.eventgrid.store import DATABASE, Progress
 from devhost.eventgrid.subscriptions import Subscription
-from tests.devhost.fake_azurite import EVERYTHING, TRAINING, FakeAzurite, opened, settle, source, told
+from tests.devhost.fake_azurite import EVERYTHING, LONG_AGO, TRAINING, FakeAzurite, opened, settle, source, told
 
 CREATED, DELETED = "Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobDeleted"
 
@@ -56,8 +56,10 @@ async def test_old_blobs_are_no_news_to_a_first_start_nor_to_a_new_subscription(
     azurite: FakeAzurite, tmp_path: Path
 ) -> None:
     azurite.put("old.csv")
+    azurite.times["old.csv"] = LONG_AGO
     azurite.log.unlink()
     azurite.put("logged.csv")
+    azurite.times["logged.csv"] = LONG_AGO
     await settle(azurite, tmp_path)
     assert told(tmp_path) == [("Created", "logged.csv", "0x2")]
     second = Subscription("second", "http://127.0.0.1:9/", ends_with=".csv")
@@ -67,15 +69,31 @@ async def test_old_blobs_are_no_news_to_a_first_start_nor_to_a_new_subscription(
     azurite.log.unlink()
     await settle(azurite, tmp_path, EVERYTHING, second)
     assert told(tmp_path, "second") == [("Created", "old.csv", "0x3")]
-    wider = Subscription("second", "http://127.0.0.1:9/")  # other filters: what they add is old as well
     azurite.put("old.parquet")
-    await settle(azurite, tmp_path, EVERYTHING)
+    azurite.times["old.parquet"] = LONG_AGO
+    await settle(azurite, tmp_path, EVERYTHING, second)
+    wider = Subscription("second", "http://127.0.0.1:9/")  # other filters: what they add is old as well
     await settle(azurite, tmp_path, EVERYTHING, wider)
-    assert told(tmp_path, "second") == []  # the subscription was deleted in between
+    assert told(tmp_path, "second") == [("Created", "old.csv", "0x3")]
+
+
+async def test_killed_in_its_first_second_it_misses_nothing_from_its_start_on(
+    azurite: FakeAzurite, tmp_path: Path
+) -> None:
+    azurite.put("old.csv")
+    azurite.times["old.csv"] = LONG_AGO
+    azurite.log.unlink()
+    with opened(tmp_path) as store:
+        source(azurite, store)  # has come to be, and done nothing yet
+    azurite.put("a.csv")
+    azurite.log.unlink()
+    await settle(azurite, tmp_path)
+    assert told(tmp_path) == [("Created", "a.csv", "0x2")]
 
 
 async def test_from_the_end_on_only_what_comes_later_is_news(azurite: FakeAzurite, tmp_path: Path) -> None:
     azurite.put("before.csv")
+    azurite.times["before.csv"] = LONG_AGO
     await settle(azurite, tmp_path, from_end=True)
     azurite.put("after.csv")
     await settle(azurite, tmp_path, from_end=True)
