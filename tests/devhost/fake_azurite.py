@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +40,7 @@ class FakeAzurite:
         self.times: dict[str, datetime] = {}
         self.away = False
         self._changes = 0
+        self._lines = 0
 
     def put(self, name: str, container: str = "training") -> None:
         self._change(name, container)
@@ -60,9 +61,11 @@ class FakeAzurite:
             self.record(f"DELETE /{self.account}/training/{quote(name)}", 202)
 
     def record(self, request: str, status: int) -> None:
-        """Writes a line of the access log."""
+        """Writes a line of the access log. No two are the same: seconds pass, and a log begun anew differs."""
+        self._lines += 1
+        at = (LONG_AGO + timedelta(seconds=self._lines)).strftime("%d/%b/%Y:%H:%M:%S %z")
         with self.log.open("ab") as file:
-            file.write(f'127.0.0.1 - - [24/Nov/2026:12:00:00 +0000] "{request} HTTP/1.1" {status} -\n'.encode())
+            file.write(f'127.0.0.1 - - [{at}] "{request} HTTP/1.1" {status} -\n'.encode())
 
     async def head(self, *, container: str, name: str) -> BlobProperties | None:
         self._answer()

@@ -20,7 +20,7 @@ from tests.devhost.topics import event_grid_process
 from tests.devhost.webhook import Webhook, eventually
 
 BLOBS = "/blobServices/default/containers/training/blobs/"
-LIVES = 6
+LIVES = 4
 
 
 @pytest.fixture
