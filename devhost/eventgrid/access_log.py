@@ -10,6 +10,7 @@ The log does not show what a batch (`comp=batch`) deletes, so such deletions rai
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +22,14 @@ from urllib.parse import parse_qs, unquote
 BLOB_CREATED = "Microsoft.Storage.BlobCreated"
 BLOB_DELETED = "Microsoft.Storage.BlobDeleted"
 
+BLOB_ALTERED = ""
+"""No event in Azure either, but the blob has another eTag from then on."""
+
 READ_BYTES = 256 * 1024
 """Most that one read takes: it bounds the events that one transaction accepts (some 2,000)."""
+
+DIGESTED_BYTES = 4096
+"""How much before a place in the log identifies it: some 20 lines with their times."""
 
 _LINE = re.compile(
     rb'^\S+ \S+ \S+ \[([^\]]+)\] "(PUT|DELETE) /([^/ ?"]+)/([^/ ?"]+)/([^ ?"]+)(?:\?([^ "]*))? [^"]*" (\d{3}) '
@@ -33,13 +40,17 @@ _APIS: Mapping[tuple[str, str, int], tuple[str, str]] = {
     ("PUT", "", HTTPStatus.CREATED): (BLOB_CREATED, "PutBlob"),
     ("PUT", "", HTTPStatus.ACCEPTED): (BLOB_CREATED, "CopyBlob"),
     ("PUT", "blocklist", HTTPStatus.CREATED): (BLOB_CREATED, "PutBlockList"),
+    ("PUT", "metadata", HTTPStatus.OK): (BLOB_ALTERED, "SetBlobMetadata"),
+    ("PUT", "properties", HTTPStatus.OK): (BLOB_ALTERED, "SetBlobProperties"),
+    ("PUT", "appendblock", HTTPStatus.CREATED): (BLOB_ALTERED, "AppendBlock"),
+    ("PUT", "page", HTTPStatus.CREATED): (BLOB_ALTERED, "PutPage"),
     ("DELETE", "", HTTPStatus.ACCEPTED): (BLOB_DELETED, "DeleteBlob"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BlobWrite:
-    """One successful write or deletion. `path` is the blob's path as the request had it, percent-encoded."""
+    """One successful write, change or deletion. `path` is the blob's path as the request had it, percent-encoded."""
 
     event_type: str
     api: str
@@ -79,21 +90,27 @@ def _parts(match: re.Match[bytes]) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a log: `file` identifies it (device and inode), `offset` counts bytes of complete lines read."""
+    """A place in a log: `file` identifies it (device and inode), `offset` counts bytes of complete lines read.
+
+    `digest` is of the bytes just before: a file that was truncated and has grown again is told by them. Empty in a
+    state folder of an earlier version.
+    """
 
     file: str
     offset: int
+    digest: str = ""
 
 
 class LogFollower:
     """Reads complete lines from where it was left, also across restarts of the writer and of the reader.
 
     The supervisor moves a log that has grown large aside to NAME.log.1 and starts a new one; the rest of the old one is
-    read first.
+    read first. `gap` is set when lines may have been missed: the log was truncated, or replaced by another one.
     """
 
     def __init__(self, log: Path, start: Position | None) -> None:
         self.log = log
+        self.gap = False
         self._position = start
 
     def read(self) -> tuple[list[bytes], Position | None]:
@@ -101,35 +118,58 @@ class LogFollower:
 
         An empty list when there is nothing new, or no log yet. The place moves only by `advance`.
         """
-        for candidate in (self.log.with_name(self.log.name + ".1"), self.log):
-            current = _identity(candidate)
-            if current is None or (candidate != self.log and not self._is_at(current)):
-                continue
-            at = self._position
-            start = at.offset if at is not None and at.file == current.file and at.offset <= current.offset else 0
-            lines, end = _complete_lines(candidate, start)
+        aside = self.log.with_name(self.log.name + ".1")
+        if self._holds_position(aside):
+            lines, position = self._read(aside)
             if lines:
-                return lines, Position(current.file, end)
-        return [], self._position
+                return lines, position
+        elif self._position is not None and self.log.exists() and not self._holds_position(self.log):
+            self.gap = True
+            self._position = None
+        return self._read(self.log)
 
     def end(self) -> Position | None:
         """The end of the log as it is now; None when there is no log yet."""
-        return _identity(self.log)
+        file = _identity(self.log)
+        return None if file is None else _position(self.log, file, self.log.stat().st_size)
 
     def advance(self, position: Position) -> None:
         """Everything before `position` is dealt with."""
         self._position = position
 
-    def _is_at(self, current: Position) -> bool:
-        return self._position is not None and self._position.file == current.file
+    def _holds_position(self, log: Path) -> bool:
+        """Whether the place that was reached is in this file, and the file has not been written anew since."""
+        at = self._position
+        if at is None or at.file != _identity(log):
+            return False
+        return log.stat().st_size >= at.offset and at.digest in ("", _digest(log, at.offset))
+
+    def _read(self, log: Path) -> tuple[list[bytes], Position | None]:
+        at, file = self._position, _identity(log)
+        if file is None:
+            return [], at
+        lines, end = _complete_lines(log, at.offset if at is not None and at.file == file else 0)
+        return (lines, _position(log, file, end)) if lines else ([], at)
 
 
-def _identity(log: Path) -> Position | None:
+def _identity(log: Path) -> str | None:
     try:
         state = log.stat()
     except FileNotFoundError:
         return None
-    return Position(f"{state.st_dev}:{state.st_ino}", state.st_size)
+    return f"{state.st_dev}:{state.st_ino}"
+
+
+def _position(log: Path, file: str, offset: int) -> Position:
+    return Position(file, offset, _digest(log, offset))
+
+
+def _digest(log: Path, offset: int) -> str:
+    """Of the last DIGESTED_BYTES before `offset`. A digest, not the bytes: they may hold a signature."""
+    start = max(0, offset - DIGESTED_BYTES)
+    with log.open("rb") as file:
+        file.seek(start)
+        return hashlib.blake2b(file.read(offset - start), digest_size=8).hexdigest()
 
 
 def _complete_lines(log: Path, start: int) -> tuple[list[bytes], int]:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from devhost.azurite import AzuritePorts
 from devhost.errors import DevhostError
-from devhost.eventgrid.errors import BadSubscription
+from devhost.eventgrid.errors import BadFault, BadSubscription
+from devhost.eventgrid.faults import parse_faults
 from devhost.eventgrid.server import Configuration, serve
 from devhost.eventgrid.subscriptions import STORAGE, Subscription, load_subscriptions
 
@@ -24,28 +25,66 @@ DEVELOPMENT = "UseDevelopmentStorage=true"
 USAGE_ERROR = 2
 
 DESCRIPTION = """\
-A local Event Grid. It follows the access log that Azurite writes, and delivers BlobCreated and BlobDeleted events to
-Event Grid triggered functions or other webhooks on this machine, with the handshake, filters, retries and dead letters
-of the real one. It also takes events that you publish to a topic."""
+A local Event Grid, for apps that Azure Event Grid would call.
+
+It follows the access log that Azurite writes, and delivers BlobCreated and BlobDeleted events to Event Grid triggered
+functions or other webhooks on this machine, with the handshake, filters, retries and dead letters of the real one.
+It also takes events that you publish to a topic, and fans them out to the subscriptions of that topic."""
 
 EPILOG = """\
-Events from Azurite to a function under `func start` (or any host on port 7071):
+BLOB EVENTS to a function under `func start` (or any Functions host on port 7071), each line in its own terminal:
 
   azurite --skipApiVersionCheck | tee azurite.log        # not --silent: the access log is the source
   func start
   python -m devhost eventgrid --azurite-log azurite.log --function on_upload \\
       --subject-begins-with /blobServices/default/containers/incoming/
 
-The order does not matter: it waits for the log, and for the function to answer the handshake. Several subscriptions
-go into a file (--subscriptions), a JSON array of objects with Azure's names: name, endpoint, source ("storage" or
-"topics/NAME"), includedEventTypes, subjectBeginsWith, subjectEndsWith, maxDeliveryAttempts, eventTimeToLiveInMinutes.
+The order does not matter: it waits for the log, and for the function to answer the handshake. What was written while
+it was down comes after the next start: it reads the log from where it was, then compares the blobs in storage with
+what it has delivered, so that no blob is missed when the log was truncated or removed meanwhile.
 
-Publishing, from Python:
+SEVERAL SUBSCRIPTIONS go into a file (--subscriptions FILE), with Azure's names. name and endpoint are required:
 
-  EventGridPublisherClient("http://127.0.0.1:7072/topics/NAME/api/events", AzureKeyCredential(KEY)).send(event)
+  [{"name": "uploads", "endpoint": "http://127.0.0.1:7071/runtime/webhooks/EventGrid?functionName=on_upload",
+    "source": "storage", "includedEventTypes": ["Microsoft.Storage.BlobCreated"],
+    "subjectBeginsWith": "/blobServices/default/containers/incoming/", "subjectEndsWith": ".csv",
+    "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440},
+   {"name": "audit", "endpoint": "http://127.0.0.1:8080/hook", "source": "topics/orders"}]
 
-The state folder keeps what is not delivered yet, events.jsonl (all that was published to topics) and deadletter.jsonl
-(what was given up). Not imitated: blobs deleted in a batch request raise no events, and request ids are invented.
+TOPICS need no set-up: publish to any name, and whoever has the source topics/NAME gets it. From Python:
+
+  from azure.core.credentials import AzureKeyCredential
+  from azure.eventgrid import EventGridEvent, EventGridPublisherClient
+
+  topic = "http://127.0.0.1:7072/topics/orders/api/events"
+  event = EventGridEvent(subject="/orders/1", event_type="Order.Placed", data={"n": 1}, data_version="1.0")
+  EventGridPublisherClient(topic, AzureKeyCredential("any key, or the --topic-key")).send(event)
+
+CloudEvents (azure.core.messaging.CloudEvent) are taken as well, and delivered as such.
+
+DELIVERY is at least once and in no order. Anything but 200 to 204 is tried again, after half a second at first and up
+to 15 s later on; 400, 401, 403 and 413 are not. Given up is what had all its attempts, or has grown too old. While
+nobody listens at the address it waits, which costs no attempt.
+
+FAULTS ON REQUEST show whether your app can live with that. Shares are from 0 to 1, of the deliveries to each
+subscription:
+
+  --fault duplicate=0.2    comes twice, the second time within 2 s after the first
+  --fault delay=0.5:3s     comes 3 s late (ms, s or m)
+  --fault reorder=0.1      comes after a later event (or 5 s late, when there is none)
+  --fault drop=0.05        never comes, and is named in the output: the only one that the real Event Grid never does
+  --seed 7                 which ones; the same seed hits the same events again, whatever else happens
+
+Published events are hit by their id, so give them ids of your own to repeat a run. Blob events, which have a new id
+each time, are hit by type, subject and how many such events came before.
+
+LOOKING IN, on the port where it listens: GET /health (it runs), /ready (503 until every webhook has answered the
+handshake; says who has not), /subscriptions (what waits for delivery). The state folder keeps what is not delivered
+yet, events.jsonl (all that was published to topics) and deadletter.jsonl (what was given up, and why). Delete the
+folder, when it does not run, to begin anew.
+
+NOT IMITATED: request ids are invented; blobs deleted in a batch request leave no trace in the log, so their events
+come only after the next start; webhooks are on this machine and plain http.
 """
 
 
@@ -58,14 +97,25 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = result.add_argument
-    option("--port", type=int, default=PORT, help=f"where to listen, on loopback only (default {PORT})")
-    option("--state", type=Path, default=Path(".eventgrid"), help="folder for what must survive (default .eventgrid)")
-    option("--topic-key", help=f"what publishers must send as aeg-sas-key (default ${KEY_VARIABLE}; none: no check)")
+    option("--port", type=int, default=PORT, metavar="N", help=f"where to listen, on loopback only (default {PORT})")
+    option(
+        "--state",
+        type=Path,
+        default=Path(".eventgrid"),
+        metavar="FOLDER",
+        help="folder for what must survive (default .eventgrid)",
+    )
+    option(
+        "--topic-key",
+        metavar="KEY",
+        help=f"key that publishers must send (default ${KEY_VARIABLE}; without one, any key will do)",
+    )
     storage = result.add_argument_group("blob events")
     storage.add_argument("--azurite-log", type=Path, metavar="FILE", help="file with Azurite's standard output")
     storage.add_argument(
         "--connection-string",
-        help=f"of that Azurite, to ask for eTags (default ${CONNECTION_VARIABLE}, else {DEVELOPMENT})",
+        metavar="TEXT",
+        help=f"of that Azurite, to ask what it holds (default ${CONNECTION_VARIABLE}, else {DEVELOPMENT})",
     )
     storage.add_argument(
         "--from-end", action="store_true", help="at the first start, skip the writes that the log already records"
@@ -82,11 +132,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--event-type", action="append", default=[], metavar="TYPE", help="may be repeated (default all)")
     several = result.add_argument_group("several subscriptions")
     several.add_argument("--subscriptions", type=Path, metavar="FILE", help="a JSON file, see below")
+    faults = result.add_argument_group("faults on request", "for testing a consumer; see below")
+    faults.add_argument(
+        "--fault", action="append", default=[], metavar="KIND=SHARE", help="such as duplicate=0.2; may be repeated"
+    )
+    faults.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other events (default 0)")
     return result
 
 
 def configuration(arguments: argparse.Namespace) -> Configuration:
-    """The options, checked. Raises BadSubscription."""
+    """The options, checked. Raises BadSubscription, BadFault."""
     subscriptions = load_subscriptions(arguments.subscriptions) if arguments.subscriptions else []
     if arguments.function or arguments.webhook:
         subscriptions.append(_subscription(arguments))
@@ -101,6 +156,7 @@ def configuration(arguments: argparse.Namespace) -> Configuration:
         connection_string=_connection_string(arguments.connection_string),
         from_end=arguments.from_end,
         topic_key=arguments.topic_key or os.environ.get(KEY_VARIABLE, ""),
+        faults=parse_faults(arguments.fault, seed=arguments.seed),
     )
 
 
@@ -130,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     try:
         asyncio.run(serve(configuration(arguments)))
-    except BadSubscription as error:
+    except (BadSubscription, BadFault) as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
     except (DevhostError, OSError) as error:  # OSError: the state folder cannot be written

@@ -3,6 +3,7 @@
 DevhostError
 └── EventGridError
     ├── BadSubscription    a subscription has a mistake (which one, which field)
+    ├── BadFault           a fault asked for on the command line is not one
     ├── BadEvents          published events are not in a schema that Event Grid takes
     └── StateInUse         another local Event Grid works on the same state folder
 """
@@ -24,6 +25,15 @@ class BadSubscription(EventGridError):
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"Subscription {name}: {problem}.")
         self.name = name
+        self.problem = problem
+
+
+class BadFault(EventGridError):
+    """A fault asked for on the command line is not one. `fault` is what was written."""
+
+    def __init__(self, fault: str, problem: str) -> None:
+        super().__init__(f"Fault {fault}: {problem}.")
+        self.fault = fault
         self.problem = problem
 
 

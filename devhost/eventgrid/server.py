@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
+from devhost.eventgrid.azurite_storage import azurite_storage
 from devhost.eventgrid.delivery import BackOff, Courier
 from devhost.eventgrid.errors import BadEvents
 from devhost.eventgrid.events import event_type, published_events, subject
-from devhost.eventgrid.heads import azurite_heads
+from devhost.eventgrid.faults import Faults
+from devhost.eventgrid.intake import Wanted, fated, report
 from devhost.eventgrid.storage import StorageSource
 from devhost.eventgrid.store import Store
 from devhost.eventgrid.subscriptions import Subscription, check_names
@@ -40,13 +42,15 @@ class Configuration:
     from_end: bool = False
     topic_key: str = ""
     back_off: BackOff = field(default_factory=BackOff)
+    faults: Faults = field(default_factory=Faults)
 
 
 class EventGrid:
     """What the HTTP handlers need: the store, the couriers, the key."""
 
-    def __init__(self, store: Store, couriers: Sequence[Courier], *, topic_key: str) -> None:
+    def __init__(self, store: Store, couriers: Sequence[Courier], *, topic_key: str, faults: Faults) -> None:
         self._store = store
+        self._faults = faults
         self._couriers = couriers
         self._topic_key = topic_key
 
@@ -74,13 +78,15 @@ class EventGrid:
         except BadEvents as error:
             return _refused(HTTPStatus.BAD_REQUEST, str(error))
         source = f"topics/{topic}"
-        deliveries = [
-            (courier.subscription.name, event)
+        wanted = [
+            Wanted(courier.subscription.name, event, key=str(event["id"]))
             for event in events
             for courier in self._couriers
             if courier.subscription.wants(source=source, event_type=event_type(event), subject=subject(event))
         ]
+        deliveries, dropped = fated(wanted, self._faults)
         self._store.publish(events, deliveries)
+        report(dropped)
         self.wake()
         return web.Response()
 
@@ -114,6 +120,8 @@ def _refused(status: HTTPStatus, message: str) -> web.Response:
 async def running(configuration: Configuration) -> AsyncIterator[int]:
     """The local Event Grid, up until the block ends; yields its port. Raises EventGridError, PortTaken."""
     check_names(configuration.subscriptions)
+    if asked := str(configuration.faults):
+        print(f"Faults on request, with seed {configuration.faults.seed}: {asked}", flush=True)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store(configuration.state)))
         dropped = store.forget_others(subscription.name for subscription in configuration.subscriptions)
@@ -124,7 +132,7 @@ async def running(configuration: Configuration) -> AsyncIterator[int]:
             Courier(subscription, store=store, session=session, back_off=configuration.back_off)
             for subscription in configuration.subscriptions
         ]
-        grid = EventGrid(store, couriers, topic_key=configuration.topic_key)
+        grid = EventGrid(store, couriers, topic_key=configuration.topic_key, faults=configuration.faults)
         source = await _storage_source(configuration, store, grid, stack)
         port = await _listen(grid.application(), configuration.port, stack)
         tasks = [asyncio.create_task(courier.run()) for courier in couriers]
@@ -142,13 +150,14 @@ async def _storage_source(
         return None
     there = "" if configuration.azurite_log.exists() else " (not there yet)"
     print(f"Following {configuration.azurite_log}{there}", flush=True)
-    heads = await stack.enter_async_context(azurite_heads(configuration.connection_string))
+    storage = await stack.enter_async_context(azurite_storage(configuration.connection_string))
     return StorageSource(
         log=configuration.azurite_log,
-        heads=heads,
+        storage=storage,
         store=store,
         subscriptions=configuration.subscriptions,
         accepted=grid.wake,
+        faults=configuration.faults,
         from_end=configuration.from_end,
     )
 

@@ -73,15 +73,23 @@ class Subscription:
 
     def wants(self, *, source: str, event_type: str, subject: str) -> bool:
         """Whether an event passes the filters. As in Azure, types match exactly and subjects by beginning and end."""
+        return self.wants_type(event_type) and self.covers(source=source, subject=subject)
+
+    def wants_type(self, event_type: str) -> bool:
+        """Whether events of this type pass."""
+        return not self.event_types or event_type in self.event_types
+
+    def covers(self, *, source: str, subject: str) -> bool:
+        """Whether events of this source and subject pass, if their type does."""
         begins, ends = self.begins_with, self.ends_with
         if not self.case_sensitive:
             begins, ends, subject = begins.lower(), ends.lower(), subject.lower()
-        return (
-            source == self.source
-            and (not self.event_types or event_type in self.event_types)
-            and subject.startswith(begins)
-            and subject.endswith(ends)
-        )
+        return source == self.source and subject.startswith(begins) and subject.endswith(ends)
+
+    @property
+    def filters(self) -> str:
+        """What `covers` depends on, to notice that it was changed."""
+        return json.dumps([self.source, self.begins_with, self.ends_with, self.case_sensitive])
 
 
 def load_subscriptions(file: Path) -> list[Subscription]:

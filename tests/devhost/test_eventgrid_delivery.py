@@ -2,33 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.core.messaging import CloudEvent
-from azure.eventgrid import EventGridEvent, EventGridPublisherClient
+from azure.eventgrid import EventGridEvent
 
 from devhost.eventgrid.delivery import BackOff
 from devhost.eventgrid.errors import StateInUse
 from devhost.eventgrid.server import Configuration, running
-from devhost.eventgrid.store import Store
+from devhost.eventgrid.store import Accepted, Store
 from devhost.eventgrid.subscriptions import Subscription
 from devhost.ports import free_port
+from tests.devhost.topics import KEY, QUICK, event_grid_process, lines, publish, publisher
 from tests.devhost.webhook import Webhook, eventually
-
-KEY = "the-key"
-QUICK = BackOff(first=0.02, most=0.1)
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -44,25 +36,6 @@ def grid(folder: Path, *subscriptions: Subscription) -> Configuration:
 
 def to(hook: Webhook, **fields: Any) -> Subscription:
     return Subscription("sub", hook.url, source="topics/models", **fields)
-
-
-@contextlib.contextmanager
-def publisher(port: int, key: str = KEY, topic: str = "models") -> Iterator[EventGridPublisherClient]:
-    endpoint = f"http://127.0.0.1:{port}/topics/{topic}/api/events"
-    with EventGridPublisherClient(endpoint, AzureKeyCredential(key)) as client:
-        yield client
-
-
-async def publish(port: int, *subjects: str) -> None:
-    events = [
-        CloudEvent(source="ratchet", type="Test.Happened", subject=subject, data={"n": 1}) for subject in subjects
-    ]
-    with publisher(port) as client:
-        await asyncio.to_thread(client.send, events)
-
-
-def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 async def test_a_published_cloud_event_reaches_the_subscriber_and_the_record(tmp_path: Path, webhook: Webhook) -> None:
@@ -148,7 +121,7 @@ async def test_an_event_that_is_too_old_is_a_dead_letter(
     subscription = to(webhook, ttl_minutes=1)
     with contextlib.closing(Store(tmp_path)) as store, monkeypatch.context() as past:
         past.setattr("devhost.eventgrid.store.time.time", lambda: 1_000.0)
-        store.accept([("sub", {"specversion": "1.0", "id": "old"})])
+        store.accept([Accepted("sub", {"specversion": "1.0", "id": "old"})])
     async with running(grid(tmp_path, subscription)):
         await eventually(lambda: lines(tmp_path / "deadletter.jsonl"))
     assert lines(tmp_path / "deadletter.jsonl")[0]["deadLetterReason"] == "TimeToLiveExceeded"
@@ -196,29 +169,13 @@ async def test_a_restart_on_the_same_state_delivers_what_was_pending(tmp_path: P
     assert sorted(event["subject"] for event in hook.events) == ["/a", "/b"]
 
 
-def started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE)
-
-
 async def test_nothing_accepted_is_lost_by_kill_9(tmp_path: Path) -> None:
     hook, port = Webhook(), free_port()
-    command = [sys.executable, "-m", "devhost.eventgrid", "--port", str(port), "--state", str(tmp_path)]
-    command += ["--webhook", hook.url, "--source", "topics/models"]
-    environment = {**os.environ, "EVENTGRID_TOPIC_KEY": KEY}
-    ready = b"Event Grid ready on"
-    for count in (1, 2):
-        with started(command, environment) as process:
-            try:
-                assert process.stdout is not None
-                while not (await asyncio.to_thread(process.stdout.readline)).startswith(ready):
-                    assert process.poll() is None
-                if count == 1:
-                    await publish(port, *(f"/{number}" for number in range(50)))
-                else:
-                    async with hook.listening():
-                        await eventually(lambda: len(hook.events) == 50)
-            finally:
-                process.kill()
+    options = ["--port", str(port), "--state", str(tmp_path), "--webhook", hook.url, "--source", "topics/models"]
+    async with event_grid_process(*options):
+        await publish(port, *(f"/{number}" for number in range(50)))
+    async with event_grid_process(*options), hook.listening():
+        await eventually(lambda: len(hook.events) == 50)
     assert len({event["subject"] for event in hook.events}) == 50
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devhost.eventgrid.access_log import BLOB_CREATED, BLOB_DELETED, LogFollower, parse_line
+from devhost.eventgrid.access_log import BLOB_ALTERED, BLOB_CREATED, BLOB_DELETED, LogFollower, Position, parse_line
 from devhost.eventgrid.events import BlobProperties, blob_event
 
 
@@ -24,6 +24,10 @@ def line(request: str, status: int) -> bytes:
         ("PUT /devstoreaccount1/training/blk.csv?comp=blocklist", 201, BLOB_CREATED, "PutBlockList"),
         ("PUT /devstoreaccount1/training/blk.csv?sig=x&comp=blocklist", 201, BLOB_CREATED, "PutBlockList"),
         ("DELETE /devstoreaccount1/training/a.csv", 202, BLOB_DELETED, "DeleteBlob"),
+        ("PUT /devstoreaccount1/training/a.csv?comp=metadata", 200, BLOB_ALTERED, "SetBlobMetadata"),
+        ("PUT /devstoreaccount1/training/a.csv?comp=properties", 200, BLOB_ALTERED, "SetBlobProperties"),
+        ("PUT /devstoreaccount1/training/a.csv?comp=appendblock", 201, BLOB_ALTERED, "AppendBlock"),
+        ("PUT /devstoreaccount1/training/a.csv?comp=page", 201, BLOB_ALTERED, "PutPage"),
     ],
 )
 def test_writes_are_recognised(request_line: str, status: int, event_type: str, api: str) -> None:
@@ -41,11 +45,8 @@ def test_writes_are_recognised(request_line: str, status: int, event_type: str, 
         ("DELETE /devstoreaccount1/training?restype=container", 202),
         ("PUT /devstoreaccount1/training/a.csv", 409),
         ("PUT /devstoreaccount1/training/a.csv?comp=block&blockid=QUFBQQ%3D%3D", 201),
-        ("PUT /devstoreaccount1/training/a.csv?comp=metadata", 200),
         ("PUT /devstoreaccount1/training/a.csv?comp=tags", 204),
         ("PUT /devstoreaccount1/training/a.csv?comp=snapshot", 201),
-        ("PUT /devstoreaccount1/training/a.csv?comp=appendblock", 201),
-        ("PUT /devstoreaccount1/training/a.csv?comp=page", 201),
         ("PUT /devstoreaccount1/training/a.csv?comp=lease", 201),
         ("PUT /devstoreaccount1/training/a.csv?comp=tier", 200),
         ("DELETE /devstoreaccount1/training/a.csv", 404),
@@ -124,6 +125,60 @@ def test_a_truncated_log_is_read_from_its_beginning(tmp_path: Path) -> None:
     read_all(follower)
     log.write_bytes(b"new\n")
     assert read_all(follower) == [b"new"]
+    assert follower.gap
+
+
+def test_a_truncated_log_that_has_grown_again_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    log = tmp_path / "azurite.log"
+    log.write_bytes(b"one\ntwo\n")
+    follower = LogFollower(log, None)
+    _, position = follower.read()
+    assert position is not None
+    log.write_bytes(b"new\nand\nmore\n")  # the same file, longer than the place that was reached
+    later = LogFollower(log, position)
+    assert read_all(later) == [b"new", b"and", b"more"]
+    assert later.gap
+    unknown = LogFollower(log, Position(position.file, 4))  # kept by a version that knew no digests
+    assert read_all(unknown) == [b"and", b"more"]
+    assert not unknown.gap
+
+
+def test_an_empty_log_is_a_gap_once(tmp_path: Path) -> None:
+    log = tmp_path / "azurite.log"
+    log.write_bytes(b"one\n")
+    follower = LogFollower(log, None)
+    read_all(follower)
+    gaps = []
+    for text in (b"", b"", b"two\n"):
+        log.write_bytes(text)
+        assert read_all(follower) == text.splitlines()
+        gaps.append(follower.gap)
+        follower.gap = False
+    assert gaps == [True, False, False]
+
+
+def test_a_log_that_is_away_for_a_while_is_no_gap(tmp_path: Path) -> None:
+    log = tmp_path / "azurite.log"
+    log.write_bytes(b"one\n")
+    follower = LogFollower(log, None)
+    read_all(follower)
+    log.rename(tmp_path / "azurite.log.1")
+    assert read_all(follower) == []
+    log.write_bytes(b"two\n")
+    assert read_all(follower) == [b"two"]
+    assert not follower.gap
+
+
+def test_a_log_moved_aside_twice_is_a_gap(tmp_path: Path) -> None:
+    log = tmp_path / "azurite.log"
+    log.write_bytes(b"one\n")
+    follower = LogFollower(log, None)
+    read_all(follower)
+    for text in (b"two\n", b"three\n"):
+        log.rename(tmp_path / "azurite.log.1")
+        log.write_bytes(text)
+    assert read_all(follower) == [b"three"]
+    assert follower.gap
 
 
 def test_the_rest_of_a_log_moved_aside_comes_first(tmp_path: Path) -> None:

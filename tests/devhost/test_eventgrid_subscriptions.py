@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from devhost.eventgrid.cli import configuration, main, parser
 from devhost.eventgrid.errors import BadSubscription
+from devhost.eventgrid.faults import KINDS, Faults, parse_faults
 from devhost.eventgrid.subscriptions import Subscription, check_names, load_subscriptions
 
 URL = "http://127.0.0.1:7071/hook"
@@ -109,3 +112,37 @@ def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_blob_events_need_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--function", "on_upload"]) == 2
     assert "--azurite-log FILE is needed" in capsys.readouterr().err
+
+
+def shown_help(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_names_every_option_and_what_it_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = shown_help(capsys)
+    for word in ("--azurite-log", "func start", "7071", "deadletter.jsonl", "AzureKeyCredential", "/ready", "--seed"):
+        assert word in shown
+    for kind in KINDS:
+        assert f"--fault {kind}=" in shown
+
+
+def test_the_examples_of_the_help_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = shown_help(capsys)
+    file = tmp_path / "subscriptions.json"
+    file.write_text(shown[shown.index("[{") : shown.index("}]") + 2])
+    assert [subscription.name for subscription in load_subscriptions(file)] == ["uploads", "audit"]
+    faults = re.findall(r"^  --fault ([a-z]\S+)", shown, re.MULTILINE)
+    assert str(parse_faults(faults, seed=7)) == "duplicate 0.2, delay 0.5 by 3 s, reorder 0.1, drop 0.05"
+    command = re.search(r"^  python -m devhost eventgrid (.*?)\n\n", shown, re.DOTALL | re.MULTILINE)
+    assert command is not None
+    result = configuration(parser().parse_args(shlex.split(command[1].replace("\\\n", ""))))
+    assert [subscription.name for subscription in result.subscriptions] == ["on_upload"]
+
+
+def test_faults_come_from_the_command_line() -> None:
+    arguments = ["--fault", "duplicate=0.2", "--fault", "delay=0.5:3s", "--seed", "7"]
+    result = configuration(parser().parse_args(arguments))
+    assert result.faults == Faults(seed=7, duplicate=0.2, delay=0.5, delay_seconds=3.0)
