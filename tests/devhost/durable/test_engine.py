@@ -177,6 +177,31 @@ async def test_continue_as_new_keeps_events_and_status(app: App, tmp_path: Path)
     assert (there["output"], there["customStatus"]) == (3, {"count": 3})
 
 
+async def test_an_event_that_beat_a_timer_is_not_delivered_again_to_the_next_generation(
+    app: App, tmp_path: Path
+) -> None:
+    @app.orchestrator
+    def asking(context: Any) -> Steps:
+        generation = context.get_input()
+        context.set_custom_status(generation)
+        timer = context.create_timer(context.current_utc_datetime + timedelta(hours=1))
+        answer = context.wait_for_external_event("answer")
+        yield context.task_any([answer, timer])
+        timer.cancel()
+        if generation == 1:
+            context.continue_as_new(2)
+            return None
+        return answer.result
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("asking", 1)
+        for answer in (1, 2):
+            await running.until(lambda there, now=answer: there["customStatus"] == now)  # type: ignore[misc]
+            await running.ask("POST", "instances/one/raiseEvent/answer", answer)
+        there = await running.ended()
+    assert there["output"] == 2
+
+
 async def test_entities_are_called_signalled_and_read(app: App, tmp_path: Path) -> None:
     @app.entity
     def counter(context: Any) -> None:
