@@ -223,7 +223,8 @@ class Engine:
             schedules, ending = [], Ending("failed", str(exc))
         if ending is not None and ending.kind == "failed":
             text = f"Orchestrator function '{instance.name}' failed: {ending.value}"
-            ending = Ending("failed", text, details=outcome.traceback)
+            # The traceback repeats the state, which a parent's error would carry on and its own parent's again.
+            ending = Ending("failed", text, details=outcome.traceback.partition(LABEL)[0])
         self._commit(instance, last, events, schedules, ending, custom, began)
 
     def _commit(
@@ -580,5 +581,6 @@ def _state(outcome: Outcome) -> dict[str, Any]:
     if outcome.ok and outcome.value is not None:
         return dict(json.loads(outcome.value[1]))
     if LABEL in outcome.error:
-        return dict(json.loads(outcome.error[outcome.error.index(LABEL) + len(LABEL) :]))
+        # The last one: the text before it may quote another orchestrator's error.
+        return dict(json.loads(outcome.error.rpartition(LABEL)[2]))
     raise InvalidAction(outcome.error or "the orchestrator answered nothing")

@@ -138,6 +138,21 @@ async def test_sub_orchestrations_and_their_failures(app: App, tmp_path: Path) -
     assert there["output"] == [20, True]
 
 
+async def test_a_failure_goes_up_through_every_generation_of_sub_orchestrations(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def nested(context: Any) -> Steps:
+        depth = context.get_input()
+        if depth == 0:
+            raise ValueError("at the bottom")
+        yield context.call_sub_orchestrator("nested", depth - 1)
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        there = await running.run("nested", 4)
+    assert there["runtimeStatus"] == "Failed"
+    assert "at the bottom" in there["output"]
+    assert "$OutOfProcData$" not in there["output"]
+
+
 async def test_events_timers_and_any(app: App, tmp_path: Path) -> None:
     @app.orchestrator
     def waiting(context: Any) -> Steps:
