@@ -85,6 +85,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         self._timers_changed = asyncio.Event()
+        self._stopping = False
 
     # Life.
 
@@ -98,6 +99,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Cancels what runs; the store has everything that a next start needs."""
+        self._stopping = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -110,7 +112,7 @@ class Engine:
     def wake(self, instance: str) -> None:
         """There is something in this instance's inbox."""
         self._dirty.add(instance)
-        if instance not in self._pumping:
+        if instance not in self._pumping and not self._stopping:
             self._pumping.add(instance)
             self._spawn(self._pump(instance))
 

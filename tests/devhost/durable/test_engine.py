@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
@@ -356,6 +357,20 @@ async def test_a_restart_in_the_middle_loses_nothing_and_repeats_no_finished_ste
     assert there["output"] == 4
     assert app.calls.count("double") == 2
     assert app.calls.count("slow") == 2, "the step that was running is run again"
+
+
+async def test_nothing_is_begun_while_the_engine_stops(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def waiting(context: Any) -> Steps:
+        return (yield context.wait_for_external_event("go"))
+
+    app.holding.add("waiting")
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("waiting")
+        await app.held.wait()
+        await running.ask("POST", "instances/one/raiseEvent/go", 1)
+        before = asyncio.all_tasks()
+    assert not [task for task in asyncio.all_tasks() - before if "_pump" in repr(task)]
 
 
 def _named(name: str, function: Any) -> Any:
