@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -487,6 +487,16 @@ async def _drive(running: Hub, program: Program, world: World) -> Any:
     return there
 
 
+async def _settled(running: Hub, counters: Mapping[str, int]) -> None:
+    """Waits until the entities have their last signals too."""
+    async with asyncio.timeout(SECONDS):
+        for key, value in counters.items():
+            while True:
+                if await running.ask("GET", f"entities/counter/{key}") == (200, value):
+                    break
+                await asyncio.sleep(0.001)
+
+
 @settings(
     max_examples=150,
     deadline=None,
@@ -500,6 +510,7 @@ async def test_programs_come_out_as_they_read(program: Program, tmp_path_factory
     event(f"{status}, {program.generations} generations")
     async with hub(_app(program, world), tmp_path_factory.mktemp("hub") / "hub.db") as running:
         there = await _drive(running, program, world)
+        await _settled(running, reading.counters)
     assert (there["runtimeStatus"], there["customStatus"]) == (status, reading.said), there
     if status == "Completed":
         assert matches(output, there["output"]), (output, there["output"])
