@@ -201,7 +201,9 @@ STEPS = st.recursive(
     lambda inner: st.builds(Try, _tuples(inner)),
     max_leaves=6,
 )
-PROGRAMS = st.builds(Program, _tuples(STEPS, most=5), st.integers(1, 3))
+PROGRAMS = st.builds(
+    Program, _tuples(st.one_of(PLAIN, FANS, FAILING_FANS, HEARD, STEPS), most=5), st.sampled_from([1, 2, 3])
+)
 
 
 # How they read.
