@@ -201,9 +201,12 @@ STEPS = st.recursive(
     lambda inner: st.builds(Try, _tuples(inner)),
     max_leaves=6,
 )
-PROGRAMS = st.builds(
-    Program, _tuples(st.one_of(PLAIN, FANS, FAILING_FANS, HEARD, STEPS), most=5), st.sampled_from([1, 2, 3])
+GENERATIONS = st.sampled_from([1, 2, 3])
+PROGRAMS = st.one_of(
+    st.builds(Program, _tuples(STEPS, most=5), GENERATIONS),
+    st.builds(Program, _tuples(st.one_of(PLAIN, FANS, FAILING_FANS, HEARD), most=5), GENERATIONS),
 )
+"""Deep ones, most of which catch their failures, and flat ones, many of which do not."""
 
 
 # How they read.
@@ -500,7 +503,7 @@ async def _settled(running: Hub, counters: Mapping[str, int]) -> None:
 
 
 @settings(
-    max_examples=150,
+    max_examples=200,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
