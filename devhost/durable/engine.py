@@ -114,7 +114,7 @@ class Engine:
         if self._stopping:
             return
         self._dirty.add(instance)
-        if instance not in self._pumping:
+        if instance not in self._pumping and not self._stopping:
             self._pumping.add(instance)
             self._spawn(self._pump(instance))
 
@@ -227,7 +227,8 @@ class Engine:
             schedules, ending = [], Ending("failed", str(exc))
         if ending is not None and ending.kind == "failed":
             text = f"Orchestrator function '{instance.name}' failed: {ending.value}"
-            ending = Ending("failed", text, details=outcome.traceback)
+            # The traceback repeats the state, which a parent's error would carry on and its own parent's again.
+            ending = Ending("failed", text, details=outcome.traceback.partition(LABEL)[0])
         self._commit(instance, last, events, schedules, ending, custom, began)
 
     def _commit(
@@ -584,5 +585,6 @@ def _state(outcome: Outcome) -> dict[str, Any]:
     if outcome.ok and outcome.value is not None:
         return dict(json.loads(outcome.value[1]))
     if LABEL in outcome.error:
-        return dict(json.loads(outcome.error[outcome.error.index(LABEL) + len(LABEL) :]))
+        # The last one: the text before it may quote another orchestrator's error.
+        return dict(json.loads(outcome.error.rpartition(LABEL)[2]))
     raise InvalidAction(outcome.error or "the orchestrator answered nothing")

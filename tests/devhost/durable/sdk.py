@@ -10,6 +10,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from devhost.durable.history import FINISHED
 from devhost.durable.service import DurableService
@@ -48,6 +49,16 @@ class App:
     def entity(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
         self.entities[function.__name__] = Entity.create(function)
         return function
+
+    def take(self, functions: list[Any]) -> None:
+        """The functions of a `df.DFApp`, as its `get_functions` gives them."""
+        members = {
+            "orchestrationTrigger": self.orchestrators,
+            "activityTrigger": self.activities,
+            "entityTrigger": self.entities,
+        }
+        for function in functions:
+            members[function.get_trigger().type][function.get_function_name()] = function.get_user_function()
 
     def functions(self) -> list[FunctionInfo]:
         kinds = [
@@ -102,6 +113,29 @@ class Hub:
 
     def __init__(self, service: DurableService) -> None:
         self.service = service
+
+    def client(self) -> df.DurableOrchestrationClient:
+        """The real SDK's client, on this task hub without a network between them."""
+        client = df.DurableOrchestrationClient(self.service.client_binding()[1])
+
+        async def send(method: str, url: str, body: Any) -> list[Any]:
+            parts = urlsplit(url)
+            path = parts.path.removeprefix("/durabletask/")
+            return list(await self.ask(method, path, body, **dict(parse_qsl(parts.query))))
+
+        async def post(url: str, data: Any = None, *_: Any, **__: Any) -> list[Any]:
+            return await send("POST", url, data)
+
+        async def get(url: str, *_: Any) -> list[Any]:
+            status, answer = await send("GET", url, None)
+            return [status, "" if answer is None else answer]
+
+        async def delete(url: str, *_: Any) -> list[Any]:
+            return await send("DELETE", url, None)
+
+        client._post_async_request, client._get_async_request = post, get
+        client._delete_async_request = delete
+        return client
 
     async def ask(self, method: str, path: str, body: Any = None, **query: str) -> tuple[int, Any]:
         data = b"" if body is None else json.dumps(body).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
@@ -138,6 +139,21 @@ async def test_sub_orchestrations_and_their_failures(app: App, tmp_path: Path) -
     assert there["output"] == [20, True]
 
 
+async def test_a_failure_goes_up_through_every_generation_of_sub_orchestrations(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def nested(context: Any) -> Steps:
+        depth = context.get_input()
+        if depth == 0:
+            raise ValueError("at the bottom")
+        yield context.call_sub_orchestrator("nested", depth - 1)
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        there = await running.run("nested", 4)
+    assert there["runtimeStatus"] == "Failed"
+    assert "at the bottom" in there["output"]
+    assert "$OutOfProcData$" not in there["output"]
+
+
 async def test_events_timers_and_any(app: App, tmp_path: Path) -> None:
     @app.orchestrator
     def waiting(context: Any) -> Steps:
@@ -175,6 +191,31 @@ async def test_continue_as_new_keeps_events_and_status(app: App, tmp_path: Path)
             await running.ask("POST", "instances/one/raiseEvent/tick", 0)
         there = await running.ended()
     assert (there["output"], there["customStatus"]) == (3, {"count": 3})
+
+
+async def test_an_event_that_beat_a_timer_is_not_delivered_again_to_the_next_generation(
+    app: App, tmp_path: Path
+) -> None:
+    @app.orchestrator
+    def asking(context: Any) -> Steps:
+        generation = context.get_input()
+        context.set_custom_status(generation)
+        timer = context.create_timer(context.current_utc_datetime + timedelta(hours=1))
+        answer = context.wait_for_external_event("answer")
+        yield context.task_any([answer, timer])
+        timer.cancel()
+        if generation == 1:
+            context.continue_as_new(2)
+            return None
+        return answer.result
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("asking", 1)
+        for answer in (1, 2):
+            await running.until(lambda there, now=answer: there["customStatus"] == now)  # type: ignore[misc]
+            await running.ask("POST", "instances/one/raiseEvent/answer", answer)
+        there = await running.ended()
+    assert there["output"] == 2
 
 
 async def test_entities_are_called_signalled_and_read(app: App, tmp_path: Path) -> None:
@@ -316,6 +357,20 @@ async def test_a_restart_in_the_middle_loses_nothing_and_repeats_no_finished_ste
     assert there["output"] == 4
     assert app.calls.count("double") == 2
     assert app.calls.count("slow") == 2, "the step that was running is run again"
+
+
+async def test_nothing_is_begun_while_the_engine_stops(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def waiting(context: Any) -> Steps:
+        return (yield context.wait_for_external_event("go"))
+
+    app.holding.add("waiting")
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("waiting")
+        await app.held.wait()
+        await running.ask("POST", "instances/one/raiseEvent/go", 1)
+        before = asyncio.all_tasks()
+    assert not [task for task in asyncio.all_tasks() - before if "_pump" in repr(task)]
 
 
 def _named(name: str, function: Any) -> Any:
