@@ -27,8 +27,8 @@ $(READY): requirements-dev.txt devhost/azurite/package-lock.json
 	@cd $(AZURITE) && PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node "$(CURDIR)/$(NODE)/lib/node_modules/npm/bin/npm-cli.js" ci --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
-demo: $(READY) ## Real flight data through the whole system, month by month (DEMO_MONTHS=3 shortens it)
-	@$(BIN)/python -m local demo
+demo: $(READY) ## Real flight data through the whole system (DEMO_MONTHS=3, STAY=1, FRESH=1)
+	@$(BIN)/python -m local demo $(if $(STAY),--stay) $(if $(FRESH),--fresh)
 
 run: $(READY) ## Start the local stack and keep it up
 	@$(BIN)/python -m local up || test $$? -eq 130  # Ctrl-C is how it ends

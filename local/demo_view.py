@@ -150,7 +150,7 @@ class DemoView:
     def next_steps(self, *, stays: bool) -> None:
         """What to try now."""
         if not stays:
-            self._say("The stack stops now; `python -m local demo --stay` keeps it up after the table.")
+            self._say("The stack stops now; `make demo STAY=1` keeps it up after the table.")
         self._say("Next: `make run` starts the stack and keeps it up, for files of your own.")
 
     def say(self, text: str) -> None:

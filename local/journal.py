@@ -123,4 +123,6 @@ def _decide(directory: Path, *, fresh: bool) -> Start:
     journal = Journal.read(directory)
     if journal.state == "finished":
         return Start(False, f"Starting clean in {directory}: the earlier demo there had finished.", Journal())
-    return Start(True, f"Carrying on with the unfinished demo in {directory} (--fresh starts clean).", journal)
+    return Start(
+        True, f"Carrying on with the unfinished demo in {directory} (`make demo FRESH=1` starts clean).", journal
+    )

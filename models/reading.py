@@ -121,6 +121,8 @@ def _expand(data: bytes) -> Iterator[bytes]:
 
 def check_text(data: bytes, *, name: str) -> bytes:
     """`data` as UTF-8 without a byte order mark, trailing blank lines and lone carriage returns as line ends."""
+    if data.startswith(b"\x1f\x8b"):
+        raise PartitionRejected(name, "not_text", "is compressed with gzip; name it .csv.gz")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PartitionRejected(name, "not_text", "is UTF-16; save it as UTF-8")
     try:

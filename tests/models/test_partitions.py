@@ -239,6 +239,7 @@ BAD_FILES = [
     ("a.csv.gz", gzip.compress(b""), "empty", "blank lines"),
     ("a.csv", PNG, "not_text", "not UTF-8"),
     ("a.jsonl", PNG, "not_text", "not UTF-8"),
+    ("a.csv", gzip.compress(WHOLE), "not_text", "name it .csv.gz"),
     ("a.csv", WHOLE.decode().encode("utf-16"), "not_text", "UTF-16"),
     ("a.csv", csv(GOOD, GOOD.replace("UA", "é")).decode().encode("latin-1"), "not_text", "line 3"),
     ("a.csv", WHOLE.replace(b"UA", b"U\0"), "not_text", "NUL"),
