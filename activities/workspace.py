@@ -165,7 +165,7 @@ class Workspace:
         return outcome
 
     def _work(self, name: str) -> str:
-        return f"features/{self.pipeline}/work/{self.run}/{name}"
+        return f"features/{self.pipeline}/steps/{self.run}/{name}"
 
 
 def _gone(key: str) -> str:

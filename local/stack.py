@@ -64,7 +64,7 @@ class HostSilent(DevhostError):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Loopback ports that somebody insists on. None: the one used last time or the default, or else a free one."""
+    """Loopback ports that somebody insists on. None: the default, or a free one when that is taken."""
 
     blob: int | None = None
     queue: int | None = None
@@ -215,10 +215,9 @@ def storage_of(data: Path) -> str:
 
 
 def _places(data: Path, ports: Ports, say: _Say) -> Places:
-    """Chooses the ports and remembers them in stack.json for the next start."""
-    wanted = asdict(DEFAULT_PORTS) | _remembered(data / PORTS_FILE)
+    """Chooses the ports, and leaves them in stack.json for those who look for this stack."""
     firm = {key: port for key, port in asdict(ports).items() if port is not None}
-    wishes = {key: PortWish(ASKED_BY[key], (wanted | firm)[key], firm=key in firm) for key in ASKED_BY}
+    wishes = {key: PortWish(ASKED_BY[key], (asdict(DEFAULT_PORTS) | firm)[key], firm=key in firm) for key in ASKED_BY}
     choices = choose_ports(wishes)
     for choice in choices.values():
         if choice.moved:

@@ -62,21 +62,31 @@ def test_secrets_are_not_on_command_lines(places: Places) -> None:
         assert not any("topic-secret" in word or "AccountKey" in word for word in part.command)
 
 
-def test_ports_are_remembered_replaced_when_taken_and_insisted_on(tmp_path: Path) -> None:
+def test_a_taken_port_is_replaced_and_told_at_each_start_and_an_insisted_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
-    wanted = new_ports()
-    places = stack_module._places(tmp_path, wanted, said.append)
-    assert (places.app, places.azurite.table) == (wanted.app, wanted.table)
+    monkeypatch.setattr(stack_module, "DEFAULT_PORTS", new_ports())
+    places = stack_module._places(tmp_path, Ports(), said.append)
+    assert (places.app, places.azurite.table) == (stack_module.DEFAULT_PORTS.app, stack_module.DEFAULT_PORTS.table)
     assert said == []
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", places.mlflow))
         listener.listen()
-        moved = stack_module._places(tmp_path, Ports(), said.append)
-        assert moved.mlflow != places.mlflow
-        assert replace(moved, mlflow=places.mlflow) == places
-        assert said == [f"Port {places.mlflow} is in use: MLflow will be on {moved.mlflow}."]
+        for _ in range(2):
+            moved = stack_module._places(tmp_path, Ports(), said.append)
+            assert moved.mlflow != places.mlflow
+            assert replace(moved, mlflow=places.mlflow) == places
+            assert said.pop() == f"Port {places.mlflow} is in use: MLflow will be on {moved.mlflow}."
         with pytest.raises(PortTaken, match="MLflow"):
             stack_module._places(tmp_path, Ports(mlflow=places.mlflow), said.append)
+    assert stack_module._places(tmp_path, Ports(), said.append) == places
+    assert said == []
+
+
+def test_a_stacks_storage_is_found_by_its_directory(tmp_path: Path) -> None:
+    places = stack_module._places(tmp_path, new_ports(), lambda _: None)
+    assert stack_module.storage_of(tmp_path) == places.azurite.connection_string
     (tmp_path / "stack.json").write_text("[]")
     assert stack_module._remembered(tmp_path / "stack.json") == {}
 
