@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from devhost.durable.history import FINISHED
 from devhost.durable.service import DurableService
+from devhost.durable.versions import Versions
 from devhost.protocol import FunctionInfo, HubOptions, Invocation, Outcome
 
 with warnings.catch_warnings():
@@ -90,7 +91,7 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
+async def hub(app: App, database: Path, versions: Versions | None = None) -> AsyncIterator[Hub]:
     """A running task hub for the app."""
     options = HubOptions(
         database=database,
@@ -99,6 +100,7 @@ async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
         max_activities=10,
         webhook_base="http://localhost/runtime/webhooks/durabletask",
         rpc_base="http://localhost/durabletask/",
+        versions=versions or Versions(),
     )
     service = DurableService(options, app, app.functions())
     await service.start()
