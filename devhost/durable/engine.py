@@ -35,6 +35,8 @@ log = logging.getLogger("devhost.durable")
 
 LABEL = "\n\n$OutOfProcData$:"
 """Before the state that a failed orchestrator's error text carries."""
+LONGEST_TIMER, TIMER_INTERVAL = "6.00:00:00", "3.00:00:00"
+"""Time spans of .NET: what the SDK makes several timers of, and how long those are."""
 LONGEST_GATHERING = 0.1
 LONGEST_SLEEP = 3600.0
 
@@ -359,8 +361,8 @@ def _context(instance: Instance, history: list[Event], replaying: bool) -> dict[
         "parentInstanceId": instance.parent.instance if instance.parent else None,
         "upperSchemaVersion": 1,
         "upperSchemaVersionNew": 2,
-        "longRunningTimerIntervalDuration": "3.00:00:00",
-        "maximumShortTimerDuration": "6.00:00:00",
+        "longRunningTimerIntervalDuration": TIMER_INTERVAL,
+        "maximumShortTimerDuration": LONGEST_TIMER,
         "defaultHttpAsyncRequestSleepTimeMillseconds": 30000,
     }
 

@@ -102,7 +102,9 @@ class HttpApi:
             return (404, {}, None) if state is None else (200, {}, json.loads(state))
         if request.method in {"POST", "DELETE"}:
             operation = "delete" if request.method == "DELETE" else request.text("op") or ""
-            self._engine.entities.signal(name, key, operation, request.json_body())
+            # What is no JSON goes to the entity as text.
+            data = request.json_body() if request.is_json or not request.body else compact(request.body.decode())
+            self._engine.entities.signal(name, key, operation, data)
             return 202, {}, None
         return 404, {}, None
 
@@ -131,7 +133,7 @@ class HttpApi:
     def _operate(self, request: _Request, instance: str, operation: str, rest: list[str]) -> Reply:
         control, reason = self._control, request.text("reason")
         if operation == "raiseevent" and len(rest) == 1:
-            control.raise_event(instance, rest[0], request.json_body() or "null")
+            self._raise_event(request, instance, rest[0])
         elif operation == "terminate":
             control.terminate(instance, reason)
         elif operation == "suspend":
@@ -145,6 +147,17 @@ class HttpApi:
         else:
             return 404, {}, None
         return 202, {}, None
+
+    def _raise_event(self, request: _Request, instance: str, name: str) -> None:
+        """Raises NotFound, Gone, ValueError."""
+        if self._control.existing(instance).finished:
+            raise Gone(f"The instance {instance} has ended.")
+        if not request.is_json:
+            raise ValueError("Only application/json request content is supported")
+        data = request.json_body()
+        if data is None:
+            raise ValueError("Invalid JSON content")
+        self._control.raise_event(instance, name, data)
 
     def _restart(self, request: _Request, instance: str) -> Reply:
         new_id = request.flag("restartWithNewInstanceId", default=True)
@@ -197,7 +210,7 @@ class _Request:
     def __init__(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, base: str
     ) -> None:
-        self.method, self.base, self._body = method, base, body
+        self.method, self.base, self.body = method, base, body
         parts = [unquote(part) for part in path.strip("/").split("/")]
         self.segments = [parts[0].lower(), *parts[1:]]
         self._query = {name.lower(): value for name, value in query.items()}
@@ -211,7 +224,12 @@ class _Request:
 
     def json_body(self) -> str | None:
         """The body as compact JSON text. Raises ValueError when it is not JSON."""
-        return compact(json.loads(self._body)) if self._body else None
+        return compact(json.loads(self.body)) if self.body else None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body says that it is JSON."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
     def filters(self, *, top: int, skip: int) -> Query:
         statuses = [status for status in (self.text("runtimeStatus") or "").split(",") if status]

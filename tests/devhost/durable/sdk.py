@@ -163,6 +163,15 @@ class Hub:
                     return there
                 await asyncio.sleep(0.005)
 
+    async def eventually_entity(self, name: str, key: str) -> Any:
+        """The entity's state, once it has one."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                status, state = await self.ask("GET", f"entities/{name}/{key}")
+                if status == 200:
+                    return state
+                await asyncio.sleep(0.005)
+
     async def ended(self, instance: str = "one") -> Any:
         return await self.until(lambda there: there["runtimeStatus"] in FINISHED, instance)
 
