@@ -34,9 +34,11 @@ AzureWebJobs.NAME.Disabled=true takes a function out of service.
 While it runs (port 7071):
   curl http://127.0.0.1:7071/admin/host/status                        200 once it is ready, with the workers' pids
   curl http://127.0.0.1:7071/admin/functions                          the functions
-  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, queue, Event Grid or warmup function
+  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{"input": ...}'
+                                      runs a timer or warmup function, or a queue, blob or Event Grid function with
+                                      the text of a message, the path of a blob (container/name) or an event
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
-  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME        the same for a blob trigger
+  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME       the same for a blob trigger
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
 
 With --auth KEYS, a key belongs in the header x-functions-key or in the query as code: one of the function, of the
