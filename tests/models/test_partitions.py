@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from models import reading
+from models.expressions import check_expressions
 from models.partitions import (
     LABEL,
     TIME,
     CleanPartition,
-    check_label,
     clean_partition,
     from_parquet,
     to_parquet,
@@ -27,7 +27,7 @@ from models.partitions import (
 from models.reading import REASON, ROW, PartitionRejected
 from models.spec import PipelineSpec, SpecError
 from models.texts import MISSING_TEXTS
-from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, small
+from tests.models.flights import GOOD, HEADER, PIPELINE, csv, files, flight_delays, rows, small
 
 APRIL_1 = datetime(2013, 4, 1, 5, tzinfo=UTC).timestamp()
 
@@ -421,10 +421,11 @@ BAD_EXPRESSIONS = [
 
 @pytest.mark.parametrize(("expression", "words"), BAD_EXPRESSIONS)
 def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) -> None:
-    spec = small(label=f"label: {{expression: '{expression}'}}")
+    line = f"label: {{expression: '{expression}'}}"
+    spec, text = small(label=line), PIPELINE.replace("label: {expression: delay > 15}", line)
 
     with pytest.raises(SpecError) as caught:
-        check_label(spec, source="small.yaml", line=10)
+        check_expressions(spec, source="small.yaml", text=text)
     assert (caught.value.source, caught.value.line, caught.value.field) == ("small.yaml", 10, "label.expression")
     assert words in caught.value.problem
     with pytest.raises(SpecError):
@@ -434,7 +435,7 @@ def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) 
 def test_an_expression_that_fails_on_a_value_rejects_the_file() -> None:
     spec = small(label="label: {expression: cast(carrier as int) > 3}")
 
-    check_label(spec)
+    check_expressions(spec)
     assert clean(csv(GOOD.replace("UA", "4")), spec=spec).frame[LABEL].to_list() == [1]
     with pytest.raises(PartitionRejected, match="has rows for which the label's expression cannot") as caught:
         clean(csv(GOOD), spec=spec)
@@ -508,7 +509,7 @@ def test_a_month_of_flights_takes_well_under_a_second() -> None:
     month = rows(27_000).select(
         time_hour="when", arr_delay="delay", carrier="carrier", origin="origin", dest="carrier", month=4, day=1,
         hour="hour", minute=30, distance="distance",
-        **{name: pl.col("distance") for name in spec.features[8:]},
+        **{name: pl.col("distance") for name in spec.inputs[8:]},
     )  # fmt: skip
     data = month.write_csv(null_value="NA").encode()
     clean(data[:100_000], spec=spec.model_copy(update={"quality": small().quality}))

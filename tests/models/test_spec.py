@@ -10,14 +10,14 @@ def test_the_committed_pipeline_parses() -> None:
     spec = flight_delays()
 
     assert spec.name == "flight-delays"
-    assert spec.time not in spec.features
-    assert "arr_delay" not in spec.features
-    assert len(spec.features) == 17
-    assert spec.features[:3] == ("carrier", "origin", "dest")
+    assert spec.time not in spec.inputs
+    assert "arr_delay" not in spec.inputs
+    assert len(spec.inputs) == 17
+    assert spec.inputs[:3] == ("carrier", "origin", "dest")
 
 
 def test_features_are_by_default_what_neither_label_nor_time_uses() -> None:
-    assert small().features == ("carrier", "origin", "distance", "hour", "weekend")
+    assert small().inputs == ("carrier", "origin", "distance", "hour", "weekend")
 
 
 def test_a_columns_short_form_is_the_long_one() -> None:
@@ -41,7 +41,7 @@ MISTAKES = [
     ("label", "label: {column: carrier}", 10, "label.column", "category"),
     ("time", "time: hour", 11, "time", "timestamp"),
     ("time", "description: no time", 1, "time", "missing"),
-    ("categories", "features: [delay]", 12, "features", "may not see it"),
+    ("categories", "features: [delay]", 12, "features.0", "may not see it"),
     ("categories", "features: [hour, hour]", 12, "features", "twice"),
     ("categories", "training: {parameters: {linear_tree: true}}", 12, "training.parameters", "linear_tree"),
     ("categories", "training: {parameters: {seed: 3}}", 12, "training.parameters", "training.seed"),
