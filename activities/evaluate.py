@@ -39,7 +39,8 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
     holdout_rows = 0
     for entry, frame, folds in holdout_frames(workspace, dataset):
         holdout_rows += frame.height
-        unseen = _unseen_by(champion, dataset, entry, frame, folds)
+        # Where the champion is not compared, what it has seen does not matter.
+        unseen = _unseen_by(champion if rival is not None else None, dataset, entry, frame, folds)
         if unseen.any():
             judged.add(frame.filter(unseen), folds[unseen])
     scores, by = judged.scores(), yardstick(spec)

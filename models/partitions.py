@@ -34,8 +34,8 @@ class CleanPartition:
 
     `frame`: the spec's inputs in order, then what else it carries (number, integer, boolean: Float64 with null for
     missing; timestamp: the same in seconds since 1970 UTC; category, text: String with '' for missing), then `__label`
-    (as in models.labels), `__time` (Float64, seconds since 1970 UTC), and, if the spec has them, `__weight` (Float64)
-    and `__group` (Float64 in [0, 1), the same for all rows of a group).
+    (as in models.labels), `__time` (Float64, seconds since 1970 UTC, 0 without one), and, if the spec has them,
+    `__weight` (Float64) and `__group` (Float64 in [0, 1), the same for all rows of a group).
     `rejected`: `__row` (UInt32, the row's number in the file from 1), `__reason` (String), then the row as it was read.
     `reasons`: how many rows each kind of reason applies to, most frequent first; a row may have several.
     `left_out`: rows for which the spec's filter is not true; they are in neither frame.
@@ -61,11 +61,12 @@ def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datet
     typed = {column: read_column(raw[column], column, rule) for column, rule in spec.columns.items()}
     label, problems = read_labels(typed, spec, name=name)
     problems += [problem for column in typed.values() for problem in column.problems]
-    no_time = typed[spec.time].missing
-    problems.append(Problem(f"{spec.time}: missing", no_time, f"{spec.time}: missing, so the row has no time"))
-    if latest is not None:
-        problems.append(_future(raw[spec.time], typed[spec.time], spec.time, latest))
-    problems += [*_weights(typed, raw, spec), *_groups(typed, spec), *_ragged(raw, fields)]
+    problems += [
+        *_times(typed, raw, spec, latest),
+        *_weights(typed, raw, spec),
+        *_groups(typed, spec),
+        *_ragged(raw, fields),
+    ]
     out = _left_out(typed, name, spec)
     partition = _partition(raw, typed, label, [_within(problem, ~out) for problem in problems], out, spec)
     share = partition.rejected.height / partition.rows_read
@@ -121,6 +122,16 @@ def _groups(typed: Mapping[str, TypedColumn], spec: PipelineSpec) -> list[Proble
     return [Problem(f"{name}: missing", typed[name].missing, f"{name}: missing, so the row belongs to no group")]
 
 
+def _times(
+    typed: Mapping[str, TypedColumn], raw: pl.DataFrame, spec: PipelineSpec, latest: datetime | None
+) -> list[Problem]:
+    name = spec.time
+    if name is None:
+        return []
+    missing = Problem(f"{name}: missing", typed[name].missing, f"{name}: missing, so the row has no time")
+    return [missing] if latest is None else [missing, _future(raw[name], typed[name], name, latest)]
+
+
 def _future(raw: pl.Series, column: TypedColumn, name: str, latest: datetime) -> Problem:
     late = (column.values > latest.astimezone(UTC).replace(tzinfo=None)).fill_null(value=False)
     return Problem(f"{name}: in the future", late, f"{name}: ", as_text(raw), " is in the future")
@@ -146,8 +157,9 @@ def _partition(
     for problem in problems:
         bad = bad | problem.rows
     kept = [_kept(typed[name].values, name) for name in (*spec.inputs, *spec.carried)]
-    time = _kept(typed[spec.time].values, TIME)
-    frame = pl.DataFrame([*kept, label, time, *_extras(typed, spec)]).filter(~bad & ~out)
+    # Without a time all rows are equally old.
+    time = pl.zeros(raw.height, pl.Float64, eager=True) if spec.time is None else _kept(typed[spec.time].values, TIME)
+    frame = pl.DataFrame([*kept, label, time.alias(TIME), *_extras(typed, spec)]).filter(~bad & ~out)
     reasons = _reasons(problems, bad)
     rows = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True).alias(ROW).filter(bad)
     # A quarantine file that was mended and uploaded again carries these two; the new ones are meant.

@@ -85,8 +85,8 @@ class PipelineSpec(Part):
     columns: Mapping[str, Column] = Field(min_length=1)
     """Every raw column that the pipeline reads. Other columns of a file are ignored."""
     label: Label
-    time: str
-    """The timestamp column that orders rows: the newest are the holdout."""
+    time: str | None = None
+    """The timestamp column that orders rows: the newest are the holdout. Data without one needs another holdout."""
     filter: str | None = None
     """A condition in Polars SQL over the raw columns; rows for which it is not true are left out."""
     weight: str | None = None
@@ -122,7 +122,7 @@ class PipelineSpec(Part):
         for name in self.columns:
             if name in RESERVED_COLUMNS or name.startswith("__"):
                 raise ValueError(f"columns.{name}: the name is reserved; rename the column")
-        self._require("time", self.time, {"timestamp"})
+        self._check_time()
         self._check_label()
         if self.weight is not None:
             self._require("weight", self.weight, NUMBERS)
@@ -136,6 +136,21 @@ class PipelineSpec(Part):
         self._check_training()
         self._check_gate()
         return self
+
+    def _check_time(self) -> None:
+        if self.time is not None:
+            self._require("time", self.time, {"timestamp"})
+            return
+        if self.holdout.by == "time":
+            raise ValueError("time: missing; name the timestamp column, or choose another holdout (holdout.by)")
+        needing = {
+            "window.days": self.window.days,
+            "validation.days": self.validation.days,
+            "training.half_life_days": self.training.half_life_days,
+        }
+        for field, value in needing.items():
+            if value is not None:
+                raise ValueError(f"{field}: needs the pipeline's `time` column")
 
     def _check_label(self) -> None:
         if self.label.column is not None:

@@ -98,8 +98,8 @@ def test_a_challenger_that_is_no_better_passes_as_seldom_as_promised(made: Any, 
     ("made", "by"), [(of_two_classes, AUC), (of_numbers, RMSE), (of_three_classes, LOSS)], ids=["auc", "rmse", "loss"]
 )
 def test_a_challenger_that_is_truly_better_nearly_always_passes(made: Any, by: Yardstick) -> None:
-    promoted = sum(_decide(made(seed, rows=600, better=1.0), by).promote for seed in range(50))
-    assert promoted >= 48
+    promoted = sum(_decide(made(seed, rows=1500, better=1.0), by).promote for seed in range(40))
+    assert promoted >= 38
 
 
 def test_equal_answers_never_pass() -> None:
