@@ -316,7 +316,8 @@ def line_of(text: str, field: str) -> int:
 def _first_mistake(exc: ValidationError, root: yaml.MappingNode, source: str) -> SpecError:
     # Of two mistakes on a line, a field that is missing may well be the other one, misspelt.
     error = min(exc.errors(), key=lambda error: (line_at(root, error["loc"]), error["type"] == "missing"))
-    location: tuple[int | str, ...] = error["loc"]
+    # Where there is a choice of types, pydantic also tells which of them it tried (`literal['balanced']`).
+    location: tuple[int | str, ...] = tuple(part for part in error["loc"] if "[" not in str(part))
     problem = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
         problem = "missing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import yaml
@@ -19,13 +20,14 @@ class SpecError(RatchetError):
 
 
 class Loader(yaml.SafeLoader):
-    """A safe loader for which a date is a text like any other."""
+    """A safe loader for which a date is a text like any other, and so are yes, no, on and off, as in YAML 1.2."""
 
 
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), [*"tTfF"])
 
 
 def refuse_duplicates(node: yaml.Node, source: str, path: tuple[str, ...] = ()) -> None:

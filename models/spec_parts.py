@@ -53,14 +53,18 @@ def _tuple(value: Any) -> Any:
 
 
 def _class_names(value: Any) -> Any:
-    """YAML reads `[1, 2, yes]` as numbers and truths; as classes they are names."""
-    if not isinstance(value, list):
-        return value
-    return tuple(str(item).lower() if isinstance(item, bool) else item for item in map(_whole, value))
+    """YAML reads `[1, 2, true]` as numbers and truths; as classes they are names."""
+    return tuple(map(_class_name, value)) if isinstance(value, list) else value
 
 
-def _whole(item: Any) -> Any:
-    return str(item) if isinstance(item, int) and not isinstance(item, bool) else item
+def _class_name(item: Any) -> Any:
+    if isinstance(item, bool):
+        return str(item).lower()
+    return str(item) if isinstance(item, int) else item
+
+
+def _by_class(value: Any) -> Any:
+    return {_class_name(name): weight for name, weight in value.items()} if isinstance(value, dict) else value
 
 
 type Bound = Annotated[tuple[float | None, float | None], BeforeValidator(_tuple)]
@@ -259,7 +263,7 @@ class Training(Part):
     """Fewer training rows than this make no model."""
     half_life_days: float | None = Field(default=None, gt=0)
     """A training row counts half as much for every so many days that it is older than the newest one."""
-    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
+    class_weights: Annotated[Literal["balanced"] | Mapping[str, float] | None, BeforeValidator(_by_class)] = None
     """How much a row counts by its class; balanced: every class as much as any other."""
     monotone: Mapping[str, Literal["increasing", "decreasing"]] = Field(default_factory=dict)
     """Features that the prediction may only rise or only fall with."""
