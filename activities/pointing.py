@@ -88,10 +88,12 @@ def _fits(manifest: Manifest, to: Dependencies) -> None:
             now = "has no such column" if known is None else f"has it as {known.type}"
             reason = f"it wants the column {column.name} as {column.kind}, and the pipeline {now}"
             raise DoesNotServe(manifest.pipeline, manifest.version, reason)
-    classes = (spec.label.negative, spec.label.positive)
-    if set(manifest.signature.classes) != set(classes):
-        answers = ", ".join(manifest.signature.classes)
-        reason = f"it answers {answers}, and the pipeline {', '.join(classes)}"
+    signature = manifest.signature
+    if signature.task != spec.task:
+        reason = f"it is a {signature.task} model, and the pipeline's task is {spec.task}"
+        raise DoesNotServe(manifest.pipeline, manifest.version, reason)
+    if set(signature.classes) != set(spec.classes):
+        reason = f"it answers {', '.join(signature.classes)}, and the pipeline {', '.join(spec.classes)}"
         raise DoesNotServe(manifest.pipeline, manifest.version, reason)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from models.spec_parts import Part
 
 type Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -15,10 +17,8 @@ def _days(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class Promotion(BaseModel):
+class Promotion(Part):
     """When a challenger goes live. `promotion: approval` is short for `promotion: {mode: approval}`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     mode: Literal["automatic", "approval", "window"] = "automatic"
     """automatic: at once; approval: when a person says so; window: at once within set hours, else when they begin."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.errors import bounded
-from models.manifest import InputKind, Manifest
+from models.manifest import InputKind, Manifest, Signature
 from serving.errors import BadRequest
 
 INTEGERS = tuple(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
@@ -77,10 +77,10 @@ def _is_column(shape: list[Any]) -> bool:
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
     """The answer to GET v2/models/{name}."""
     inputs = [{"name": c.name, "datatype": DATATYPE_OF[c.kind], "shape": [-1]} for c in manifest.signature.inputs]
-    outputs = [
-        {"name": "probability", "datatype": "FP64", "shape": [-1, len(manifest.signature.classes)]},
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-    ]
+    signature = manifest.signature
+    outputs = [{"name": signature.output, "datatype": "FP64", "shape": [-1, signature.width]}]
+    if signature.classes:
+        outputs.append({"name": "label", "datatype": "BYTES", "shape": [-1]})
     return {
         "name": manifest.pipeline,
         "versions": [str(manifest.version)],
@@ -91,9 +91,9 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def requested_outputs(request: Any) -> frozenset[str]:
-    """Names of the outputs asked for; all when none is named. Raises BadRequest."""
-    known = frozenset({"probability", "label"})
+def requested_outputs(request: Any, signature: Signature) -> frozenset[str]:
+    """Names of the outputs asked for; all that the model has when none is named. Raises BadRequest."""
+    known = frozenset({signature.output, "label"} if signature.classes else {signature.output})
     outputs = request.get("outputs")
     if not outputs:
         return known
@@ -102,5 +102,5 @@ def requested_outputs(request: Any) -> frozenset[str]:
     names = frozenset(str(output.get("name")) for output in outputs)
     if unknown := names - known:
         shown = bounded(repr(sorted(unknown)[0]), SHOWN)
-        raise BadRequest(f"the model has no output {shown}; it has probability and label")
+        raise BadRequest(f"the model has no output {shown}; it has {' and '.join(sorted(known, reverse=True))}")
     return names

@@ -12,6 +12,7 @@ import orjson
 
 from adapters.blobs import BlobStore
 from models.errors import bounded
+from models.manifest import Signature
 from serving import oip
 from serving.answers import Answer, Protocol, answer, refusal
 from serving.cache import ActiveModel, ModelCache
@@ -111,18 +112,9 @@ class InferenceService:
     def _predict(self, pipeline: str, body: bytes) -> Answer:
         model = self._model(pipeline)
         records = _records(_json(body))
-        probabilities = model.session.run(model.reader.from_records(records)).tolist()
+        answers = model.session.run(model.reader.from_records(records)).tolist()
         manifest = model.manifest
-        classes = manifest.signature.classes
-        positive = classes.index(manifest.signature.positive)
-        predictions = [
-            {
-                "label": classes[row.index(max(row))],
-                "probability": row[positive],
-                "probabilities": dict(zip(classes, row, strict=True)),
-            }
-            for row in probabilities
-        ]
+        predictions = [_prediction(row, manifest.signature) for row in answers]
         document = {
             "pipeline": pipeline,
             "version": manifest.version,
@@ -135,15 +127,15 @@ class InferenceService:
         model = self._model(pipeline, version)
         request = _json(body)
         columns, rows = oip.read_columns(request)
-        wanted = oip.requested_outputs(request)
-        probabilities = model.session.run(model.reader.from_columns(columns, rows))
+        signature = model.manifest.signature
+        wanted = oip.requested_outputs(request, signature)
+        answers = model.session.run(model.reader.from_columns(columns, rows))
         outputs: list[dict[str, Any]] = []
-        if "probability" in wanted:
-            shape = list(probabilities.shape)
-            outputs.append({"name": "probability", "datatype": "FP64", "shape": shape, "data": probabilities.ravel()})
+        if signature.output in wanted:
+            shape = list(answers.shape)
+            outputs.append({"name": signature.output, "datatype": "FP64", "shape": shape, "data": answers.ravel()})
         if "label" in wanted:
-            classes = model.manifest.signature.classes
-            labels = [classes[index] for index in probabilities.argmax(axis=1).tolist()]
+            labels = [signature.classes[index] for index in answers.argmax(axis=1).tolist()]
             outputs.append({"name": "label", "datatype": "BYTES", "shape": [rows], "data": labels})
         document: dict[str, Any] = {
             "model_name": pipeline,
@@ -154,6 +146,23 @@ class InferenceService:
         if isinstance(request.get("id"), str):
             document["id"] = request["id"]
         return answer(document, headers=model.headers)
+
+
+def _prediction(row: list[float], signature: Signature) -> dict[str, Any]:
+    """One row's answer: a value, or the likeliest class with its probabilities.
+
+    `probability` is of the positive class; where there are several classes, of the likeliest.
+    """
+    if signature.task == "regression":
+        return {"value": row[0]}
+    classes = signature.classes
+    likeliest = row.index(max(row))
+    named = classes.index(signature.positive) if signature.task == "binary" else likeliest
+    return {
+        "label": classes[likeliest],
+        "probability": row[named],
+        "probabilities": dict(zip(classes, row, strict=True)),
+    }
 
 
 def _answering(work: Callable[[], Answer], *, protocol: Protocol = "plain") -> Answer:
