@@ -32,6 +32,8 @@ class Dependencies:
     events: EventPublisher
     specs: SpecFiles
     threads: int
+    cache_days: float = 7.0
+    """How long caches that are out of reach are kept."""
     clock: Callable[[], datetime] = utc_now
 
     def workspace(self, pipeline: str, run: str) -> Workspace:

@@ -7,6 +7,7 @@ import json
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
 from activities.dependencies import Dependencies
 from activities.live import Champion, read_champion
+from activities.workspace import OUTRUN
 from adapters.events import Notice
 from adapters.pointer import HISTORY_LENGTH, LivePointer, LiveVersion, pointer_path
 from adapters.registry import CHAMPION, PREVIOUS
@@ -17,7 +18,8 @@ from models.manifest import Manifest
 def promote(run: RunRef, to: Dependencies) -> Done:
     """Moves the pointer to this run's version. A repeat finds it moved.
 
-    A stored version that is not what was registered is not promoted. Raises BlobConflict when somebody else moved the
+    A stored version that is not what was registered is not promoted, nor one that was judged against another champion
+    than there is now: it has to be judged again. Raises BlobConflict when somebody else moved the
     pointer in between; the retry looks again.
     """
     from models.golden import GoldenMismatch
@@ -25,9 +27,14 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     workspace = to.workspace(run.pipeline, run.run)
     place = workspace.read("version.json")
     manifest = Manifest.from_dict(json.loads(to.blobs.get(place["manifest_path"]).data))
-    version = LiveVersion(manifest.version, run.run, place["manifest_path"], manifest.model_sha256)
+    version = LiveVersion(manifest.version, manifest.run, place["manifest_path"], manifest.model_sha256)
     champion = read_champion(to.blobs, run.pipeline)
     if champion is None or champion.pointer.champion != version:
+        rival = workspace.read("evaluation.json")["champion_version"]
+        live = champion.pointer.champion.version if champion else None
+        if live != rival:
+            workspace.write(OUTRUN, {"live": live})
+            return Done("kept", _outrun(version.version, live, rival))
         try:
             _prove(manifest, to)
         except GoldenMismatch as exc:
@@ -46,6 +53,11 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     data = {"version": version.version, "run": run.run, "generation": pointer.generation, "why": pointer.why}
     to.tell(Notice("Ratchet.ModelPromoted", run.pipeline, run.run, data))
     return Done(sentence=f"version {version.version} is live")
+
+
+def _outrun(version: int, live: int | None, rival: int | None) -> str:
+    was = f"version {rival}" if rival is not None else "no champion"
+    return f"Version {version} was compared with {was}, but version {live} is live by now: it is compared anew."
 
 
 def align(run: RunRef, to: Dependencies) -> Done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
+from activities.workspace import in_parallel
 
 
 def train(run: RunRef, to: Dependencies) -> Done:
@@ -19,7 +20,7 @@ def train(run: RunRef, to: Dependencies) -> Done:
     def part(entry: dict[str, str]) -> MatrixPart:
         return MatrixPart.from_bytes(to.blobs.get(workspace.matrix_path(dataset["graph"], entry["key"])).data)
 
-    parts = workspace.in_parallel(part, dataset["partitions"])
+    parts = in_parallel(part, dataset["partitions"])
     try:
         trained = train_model(
             parts,

@@ -62,7 +62,8 @@ class Partition:
     """A row of the ledger. `changed` is when its state last changed, in ISO 8601 UTC.
 
     `contract` is the fingerprint of the data contract that it was last judged by: under another one it has to be judged
-    again, whatever its state. `attempts` counts the runs that failed over it.
+    again, whatever its state. `attempts` counts the runs that failed over it. `hub` is the task hub of the run that
+    claimed it.
     """
 
     pipeline: str
@@ -76,16 +77,21 @@ class Partition:
     attempts: int = 0
     reason: str = ""
     contract: str = ""
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a run takes a partition for: the content that the blob has now, and the data contract to judge it by."""
+    """What a run takes a partition for: the content that the blob has now, and the data contract to judge it by.
+
+    `hub` is the run's task hub: only there it can be seen whether the run is still alive.
+    """
 
     run: str
     etag: str
     size: int
     contract: str
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def claimed(row: Partition | None, known: Partition, claim: Claim, *, now: str) 
     if not (mine or unchanged):
         return None
     row = moved(row, "claimed", now=now, run=claim.run)
-    return replace(row, etag=claim.etag, size=claim.size, contract=claim.contract)
+    return replace(row, etag=claim.etag, size=claim.size, contract=claim.contract, hub=claim.hub)
 
 
 def settled(row: Partition | None, settlement: Settlement, *, run: str, now: str) -> Partition | None:

@@ -19,6 +19,7 @@ BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorag
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+STORAGE_TIMEOUT_SECONDS, MAX_STORAGE_TIMEOUT_SECONDS = 30.0, 300.0
 
 
 class SettingsError(RatchetError):
@@ -56,6 +57,8 @@ class Settings:
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    storage_timeout_seconds: float
+    """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
 
@@ -81,6 +84,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         events_topic_key=read.text(TOPIC_KEY),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
+        storage_timeout_seconds=read.parsed(
+            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
+        ),
         training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
@@ -179,6 +185,13 @@ def _directory(raw: str) -> Path:
 def _ttl(raw: str) -> float:
     value = float(raw)
     if not 0 <= value <= MAX_TTL_SECONDS:
+        raise ValueError(raw)
+    return value
+
+
+def _storage_timeout(raw: str) -> float:
+    value = float(raw)
+    if not 1 <= value <= MAX_STORAGE_TIMEOUT_SECONDS:
         raise ValueError(raw)
     return value
 

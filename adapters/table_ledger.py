@@ -16,7 +16,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModif
 from azure.data.tables import TableClient, UpdateMode
 
 from adapters import ledger
-from adapters.azure_options import PATIENCE
+from adapters.azure_options import patience
 from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TableLedger:
     @classmethod
     def from_settings(cls, settings: Settings) -> TableLedger:
         """A ledger in the app's own account. The table is made at the first write."""
-        options: dict[str, Any] = {**PATIENCE, "retry_backoff_factor": 1}
+        options: dict[str, Any] = {**patience(settings), "retry_backoff_factor": 1}
         if settings.storage_connection is not None:
             return cls(TableClient.from_connection_string(settings.storage_connection, TABLE, **options))
         from azure.identity import DefaultAzureCredential
@@ -137,6 +137,7 @@ def _partition(entity: Any) -> Partition:
         attempts=int(entity["attempts"]),
         reason=entity["reason"],
         contract=entity["contract"],
+        hub=entity.get("hub", ""),
     )
 
 

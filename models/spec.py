@@ -178,6 +178,13 @@ class Quiet(_Part):
         return self
 
 
+class Schedule(_Part):
+    """Retraining by the clock, beside what uploads bring about."""
+
+    hours: float = Field(ge=0.25, le=8_784)
+    """A run is forced when the latest one ended so long ago, also without new data."""
+
+
 class PipelineSpec(_Part):
     """One pipeline: from raw columns to the gate."""
 
@@ -204,6 +211,7 @@ class PipelineSpec(_Part):
     gate: Gate = Gate()
     promotion: Literal["automatic"] = "automatic"
     quiet: Quiet = Quiet()
+    schedule: Schedule | None = None
 
     @field_validator("name")
     @classmethod
@@ -245,7 +253,7 @@ class PipelineSpec(_Part):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that can change a model (not the description): the dataset id depends on it."""
-        return _digest(self.model_dump(mode="json", exclude={"description", "quiet", "gate", "promotion"}))
+        return _digest(self.model_dump(mode="json", exclude={"description", "quiet", "gate", "promotion", "schedule"}))
 
     @property
     def data_fingerprint(self) -> str:

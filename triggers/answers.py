@@ -14,12 +14,26 @@ import azure.functions as func
 from adapters.blobs import BlobNotFound, StorageUnavailable
 from adapters.ledger import LedgerError
 from adapters.specs import UnknownPipeline
-from models.errors import RatchetError
+from models.errors import RatchetError, bounded
+from triggers.runs import NotUnderWay, RunsKeepEnding
 
 UNAVAILABLE = 503
+
+
+class BadParameter(RatchetError):
+    """A query parameter has a value that means nothing."""
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(f"{name}={bounded(value, 40)} means nothing; write {name}=true or {name}=false")
+        self.name, self.value = name, value
+
+
 RETRY_AFTER_SECONDS = "5"
 STATUSES: tuple[tuple[type[RatchetError], int], ...] = (
     (UnknownPipeline, 404),
+    (BadParameter, 400),
+    (NotUnderWay, 409),
+    (RunsKeepEnding, UNAVAILABLE),
     (BlobNotFound, 404),
     (StorageUnavailable, UNAVAILABLE),
     (LedgerError, UNAVAILABLE),

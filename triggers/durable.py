@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ import azure.durable_functions as df
 
 from activities import contracts
 from activities.contracts import Finish, ItemRef, RetrainRequest, RunRef
+from activities.failures import step_failed
+from models.errors import RatchetError
 from orchestrations.retrain import FAN_OUT, RETRAIN, fan_out, retrain
 from triggers import services
 
@@ -25,12 +28,19 @@ class _Request(Protocol):
 
 
 def _bind(name: str, request: type[_Request], module: str) -> None:
-    """Registers `activities.{module}.{name}`. The module is imported at the first call: some are heavy."""
+    """Registers `activities.{module}.{name}`. The module is imported at the first call: some are heavy.
+
+    Its answer carries the seconds that it took; its errors say in their text whether trying again helps.
+    """
 
     def activity(payload: dict) -> dict:  # type: ignore[type-arg]
         body: Callable[..., Any] = getattr(import_module(f"activities.{module}"), name)
-        result: dict[str, Any] = body(request.from_dict(payload), services.dependencies()).to_dict()
-        return result
+        started = time.perf_counter()
+        try:
+            result: dict[str, Any] = body(request.from_dict(payload), services.dependencies()).to_dict()
+        except RatchetError as exc:
+            raise step_failed(exc) from exc
+        return {"result": result, "seconds": round(time.perf_counter() - started, 3)}
 
     activity.__name__ = name
     blueprint.activity_trigger(input_name="payload", activity=name)(activity)
