@@ -12,9 +12,13 @@ from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, EventsUnavailable, Notice
 from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.settings import Pricing
 from adapters.specs import SpecFiles
 
 log = logging.getLogger("ratchet.events")
+
+
+NO_PRICES = Pricing()
 
 
 def utc_now() -> datetime:
@@ -34,6 +38,7 @@ class Dependencies:
     threads: int
     cache_days: float = 7.0
     """How long caches that are out of reach are kept."""
+    pricing: Pricing = NO_PRICES
     clock: Callable[[], datetime] = utc_now
 
     def workspace(self, pipeline: str, run: str) -> Workspace:

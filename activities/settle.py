@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from activities.contracts import STEPS, Finish, Settled
+from activities.contracts import Finish, Settled
+from activities.costs import cost_of, steps_of
 from activities.dependencies import Dependencies
 from activities.fit import judged_inputs
 from activities.judged import Judged, write_failure, write_judged
@@ -111,7 +112,8 @@ def _write_record(
         ),
         "judged_rows": evaluation["rows"] if evaluation else 0,
         "decision": decision,
-        "steps": [{"name": name, "seconds": seconds} for name, seconds in zip(STEPS, finish.seconds, strict=False)],
+        "steps": steps_of(finish, to.pricing),
+        "cost": cost_of(finish, to.pricing),
     }
     data = json.dumps(record, indent=2, allow_nan=False).encode()
     path = record_path(finish.pipeline, finish.run)

@@ -25,7 +25,7 @@ RESERVED_COLUMNS = frozenset({"features", "probability"})
 SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 """Raised when cells are read or checked in another way than before, so that partitions are cleaned anew."""
 
 

@@ -20,7 +20,7 @@ from bench.chaos.uploads import SPEC, Script
 from bench.floor import model_of
 from models.spec import parse_spec
 
-SETTLE_SECONDS = 150.0
+SETTLE_SECONDS = 300.0
 SWEEP_SECONDS = 3.0
 """How often the sweep runs meanwhile."""
 POLL_SECONDS = 0.3
