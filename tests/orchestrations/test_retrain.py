@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,45 +22,15 @@ from activities.contracts import (
     Uploads,
 )
 from orchestrations import steps
-from orchestrations.retrain import FORCE, fan_out, instance_id, quiet_until, retrain
-from tests.devhost.durable.sdk import App, hub
+from orchestrations.retrain import FORCE, instance_id, quiet_until
+from tests.devhost.durable.sdk import hub
 from tests.devhost.waiting import until
+from tests.orchestrations.answers import NOW, Answers, failing
 
 pytestmark = pytest.mark.filterwarnings(
     # What the SDK says of an event that comes before it is waited for; it keeps it until then.
     "ignore:Potential duplicate Task completion for TaskId. force"
 )
-NOW = "2026-01-01T00:00:00+00:00"
-
-
-class Answers(App):
-    """An app whose activities give fixed answers and remember what they were asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.uploads = [Uploads(1, NOW, NOW, 0, 0)]
-        self.orchestrator(retrain)
-        self.orchestrator(fan_out)
-        self.answer("look", lambda _: self.uploads[0] if len(self.uploads) == 1 else self.uploads.pop(0))
-        self.answer("claim", lambda _: Claimed(todo=1, batches=1))
-        self.answer("validate", lambda _: Done())
-        self.answer("fit", lambda _: Fitted(todo=1, batches=1))
-        self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
-        self.answer("settle", lambda _: Settled(pending=0))
-        self.answer("abandon", lambda _: Settled(pending=1))
-        for name in ("transform", "train", "export", "evaluate", "register", "promote", "align"):
-            self.answer(name, lambda _: Done())
-
-    def answer(self, name: str, function: Callable[[dict[str, Any]], Any]) -> None:
-        def activity(payload: dict[str, Any]) -> Any:
-            self.asked.append((name, payload))
-            return {"result": function(payload).to_dict(), "seconds": 0.5}
-
-        self.activities[name] = activity
-
-    def count(self, name: str) -> int:
-        return [asked for asked, _ in self.asked].count(name)
 
 
 @pytest.fixture
@@ -180,21 +149,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause between attempts, but as many."""
     for name in ("PASSING_DELAYS", "UNKNOWN_DELAYS"):
         monkeypatch.setattr(f"orchestrations.steps.{name}", tuple(0.001 for _ in getattr(steps, name)))
-
-
-def failing(app: Answers, name: str, text: str, *, times: int = 10**6) -> None:
-    """Makes an activity fail with this text, the first so many times."""
-    answer = app.activities[name]
-    left = [times]
-
-    def activity(payload: dict[str, Any]) -> Any:
-        if left[0]:
-            left[0] -= 1
-            app.asked.append((name, payload))
-            raise RuntimeError(text)
-        return answer(payload)
-
-    app.activities[name] = activity
 
 
 @pytest.mark.usefixtures("at_once")
