@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--scenarios", type=int, default=sum(FAMILIES.values()), metavar="N")
     parser.add_argument("--seed", type=int, default=7, metavar="N")
     parser.add_argument("--family", choices=list(FAMILIES), help="this family alone")
+    parser.add_argument("--part", metavar="A:B", default=":", help="only these of the plan, as a Python slice")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and data here")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, width=150)
@@ -35,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
         with arena(folder) as stack, Customer(stack) as customer:
             game = Game(stack, customer, seed=arguments.seed)
             game.open()
-            for scenario in plan(arguments.scenarios, seed=arguments.seed, only=arguments.family):
+            start, _, stop = arguments.part.partition(":")
+            part = slice(int(start) if start else None, int(stop) if stop else None)
+            for scenario in plan(arguments.scenarios, seed=arguments.seed, only=arguments.family)[part]:
                 result = game.play(scenario)
                 results.append(result)
                 _say(result, console)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.durable_functions.orchestrator import Orchestrator
 
 from devhost.durable.history import Kind
 from devhost.durable.replay import InvalidAction, replay
 from orchestrations.retrain import fan_out, retrain
-from tests.devhost.durable.sdk import Orchestrator
 from tests.orchestrations.histories import FOLDER, SCENARIOS, version
 
 pytestmark = pytest.mark.filterwarnings(
