@@ -130,17 +130,22 @@ class FaultProxy:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection with one of its own to the other side."""
-        back: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            if self.weather.down:
-                _reset(writer)
-                return
-            back = await asyncio.open_connection("127.0.0.1", self.upstream, limit=LIMIT_BYTES)
-            while (request := await read_message(reader)) is not None and await self._exchange(request, writer, *back):
-                pass
-        for each in (writer, back[1] if back else None):
-            if each is not None:
+        writers = [writer]
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                if self.weather.down:
+                    _reset(writer)
+                    return
+                back = await asyncio.open_connection("127.0.0.1", self.upstream, limit=LIMIT_BYTES)
+                writers.append(back[1])
+                while (request := await read_message(reader)) is not None:
+                    if not await self._exchange(request, writer, *back):
+                        return
+        finally:
+            for each in writers:
                 each.close()
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
 
     async def _exchange(
         self,
