@@ -15,17 +15,21 @@ from typing import Literal, Protocol
 
 from models.errors import RatchetError
 
-PartitionState = Literal["pending", "claimed", "included", "quarantined", "failed", "removed"]
+PartitionState = Literal["pending", "claimed", "included", "quarantined", "failed", "superseded", "removed"]
 
 TRANSITIONS: Mapping[PartitionState, frozenset[PartitionState]] = {
-    "pending": frozenset({"pending", "claimed", "removed"}),
-    "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "removed"}),
-    "included": frozenset({"pending", "claimed", "removed"}),
-    "quarantined": frozenset({"pending", "claimed", "removed"}),
-    "failed": frozenset({"pending", "claimed", "removed"}),
+    "pending": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "superseded", "removed"}),
+    "included": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "quarantined": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "failed": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "superseded": frozenset(),
     "removed": frozenset({"pending", "removed"}),
 }
-"""From each state, the states that may follow. Every other change is an IllegalTransition."""
+"""From each state, the states that may follow. Every other change is an IllegalTransition.
+
+A content that is overwritten is superseded, for good: it is kept beside the row of the new content, which is pending.
+"""
 
 MAX_ATTEMPTS = 3
 """Runs that may fail over a partition before it is set aside as failed, so that it cannot stop the others for ever."""
@@ -123,6 +127,13 @@ def vanished(row: Partition | None, *, sequencer: str, now: str) -> Partition | 
     return replace(row, state="removed", changed=now, sequencer=sequencer or row.sequencer, run="", reason="deleted")
 
 
+def superseded(former: Partition | None, row: Partition, *, now: str) -> Partition | None:
+    """What is kept of a row's former content when `row` takes its place; None when it has the same, or had none."""
+    if former is None or former.state == "removed" or not former.etag or former.etag == row.etag:
+        return None
+    return moved(former, "superseded", now=now, run=former.run, reason=f"overwritten while {former.state}")
+
+
 def moved(row: Partition, to: PartitionState, *, now: str, run: str = "", reason: str = "") -> Partition:
     """The row in its new state. Raises IllegalTransition."""
     if to not in TRANSITIONS[row.state]:
@@ -182,7 +193,7 @@ class Ledger(Protocol):
         ...
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
-        """Rows of a pipeline by row key, only those in `states` when given."""
+        """Rows of a pipeline by row key, only those in `states` when given; superseded ones only when asked for."""
         ...
 
     def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:

@@ -127,7 +127,7 @@ def _stored(pipeline: str) -> dict[str, Any]:
     runs = _runs(pipeline)
     return {
         "champion": _champion(pipeline),
-        "partitions": {state: counts[state] for state in TRANSITIONS},
+        "partitions": {state: counts[state] for state in TRANSITIONS if state != "superseded"},
         "last_run": _summary(pipeline, runs[-1]) if runs else None,
     }
 
