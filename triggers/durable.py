@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -22,6 +23,14 @@ blueprint.orchestration_trigger(context_name="context", orchestration=RETRAIN)(r
 blueprint.orchestration_trigger(context_name="context", orchestration=FAN_OUT)(fan_out)
 
 
+class PayloadTooLarge(RatchetError):
+    """What crosses an activity's boundary stays in the history and is read at every replay: it has to be small."""
+
+    def __init__(self, activity: str, size: int) -> None:
+        super().__init__(f"{activity} was given or gave {size} bytes; at most {contracts.MAX_PAYLOAD_BYTES} may cross")
+        self.activity, self.size = activity, size
+
+
 class _Request(Protocol):
     @classmethod
     def from_dict(cls, data: Any) -> Any: ...
@@ -40,7 +49,11 @@ def _bind(name: str, request: type[_Request], module: str) -> None:
             result: dict[str, Any] = body(request.from_dict(payload), services.dependencies()).to_dict()
         except RatchetError as exc:
             raise step_failed(exc) from exc
-        return {"result": result, "seconds": round(time.perf_counter() - started, 3)}
+        answer = {"result": result, "seconds": round(time.perf_counter() - started, 3)}
+        for crossing in (payload, answer):
+            if (size := len(json.dumps(crossing))) > contracts.MAX_PAYLOAD_BYTES:
+                raise step_failed(PayloadTooLarge(name, size))
+        return answer
 
     activity.__name__ = name
     blueprint.activity_trigger(input_name="payload", activity=name)(activity)
