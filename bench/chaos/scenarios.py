@@ -73,9 +73,9 @@ class Scenario:
         return f"chaos-{self.number:04d}"
 
     @property
-    def setting(self) -> tuple[bool, int, bool]:
-        """What the stack has to be restarted for: scenarios of one setting follow each other."""
-        return (self.events, self.skew, self.two_hosts)
+    def setting(self) -> tuple[int, bool, bool]:
+        """What the stack has to be restarted for: scenarios of one setting follow each other, the plain ones first."""
+        return (abs(self.skew) * 2 + (self.skew < 0), self.two_hosts, self.events)
 
 
 def plan(count: int, *, seed: int, only: Family | None = None) -> list[Scenario]:
