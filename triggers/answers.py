@@ -21,6 +21,7 @@ from adapters.registry import RegistryError
 from adapters.specs import UnknownPipeline
 from models.errors import RatchetError
 from triggers import services
+from triggers.runs import NotUnderWay, RunsKeepEnding
 
 UNAVAILABLE, CONFLICT, BAD_REQUEST, NOT_FOUND, FORBIDDEN = 503, 409, 400, 404, 403
 RETRY_AFTER_SECONDS = "5"
@@ -36,10 +37,12 @@ STATUSES: tuple[tuple[type[RatchetError], int], ...] = (
     (BlobNotFound, NOT_FOUND),
     (NothingWaits, NOT_FOUND),
     (WebhookRefused, FORBIDDEN),
+    (NotUnderWay, CONFLICT),
     (AlreadyDecided, CONFLICT),
     (DoesNotServe, CONFLICT),
     (NothingToRollBack, CONFLICT),
     (PointerMoved, CONFLICT),
+    (RunsKeepEnding, UNAVAILABLE),
     (RegistryError, UNAVAILABLE),
     (StorageUnavailable, UNAVAILABLE),
     (LedgerError, UNAVAILABLE),
