@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,11 +14,19 @@ from models.errors import bounded
 from serving import oip
 from serving.answers import Answer, Protocol, answer, refusal
 from serving.cache import ActiveModel, ModelCache
+from serving.compression import compressed, decompressed
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
+from serving.limits import Deadline, Limits
 
-MAX_BODY_BYTES = 10 * 2**20
-"""Longest request body: ten megabytes hold a hundred thousand rows."""
-SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": []}
+if TYPE_CHECKING:
+    import numpy as np
+
+    from serving.session import Feed
+
+SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": oip.EXTENSIONS}
+NO_HEADERS: Mapping[str, str] = {}
+CHUNK_ROWS = 4096
+"""Rows that run through a model at once: about 40 ms, after which the request's time is looked at."""
 
 
 class InferenceService:
@@ -35,19 +42,30 @@ class InferenceService:
         ttl_seconds: float,
         known: Callable[[], Iterable[str]],
         *,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache = ModelCache(blobs, cache_dir, ttl_seconds, clock=clock)
-        self._known = known
+        self._known, self._limits, self._clock = known, limits or Limits(), clock
         self._names: frozenset[str] = frozenset()
 
-    def predict(self, pipeline: str, body: bytes) -> Answer:
+    def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """Plain JSON for people: a record, a list of records, or {"records": [...]}."""
-        return _answering(lambda: self._predict(pipeline, body))
+        return self._answering(body, headers, lambda plain, deadline: self._predict(pipeline, plain, deadline))
 
-    def infer(self, pipeline: str, body: bytes, version: str | None = None) -> Answer:
-        """POST v2/models/{name}[/versions/{version}]/infer."""
-        return _answering(lambda: self._infer(pipeline, body, version), protocol="oip")
+    def infer(
+        self, pipeline: str, body: bytes, version: str | None = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
+        """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
+
+        def work(plain: bytes, deadline: Deadline) -> Answer:
+            model = self._model(pipeline, version)
+            asked = oip.read_request(plain, headers.get(oip.JSON_LENGTH))
+            self._limits.check_rows(asked.rows)
+            probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
+            return oip.write_answer(asked, model.manifest, probabilities, model.headers)
+
+        return self._answering(body, headers, work, protocol="oip")
 
     def metadata(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}[/versions/{version}]."""
@@ -56,7 +74,7 @@ class InferenceService:
             model = self._model(pipeline, version)
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def model_ready(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
@@ -66,26 +84,31 @@ class InferenceService:
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def server_metadata(self) -> Answer:
         """GET v2."""
         return answer(SERVER)
 
-    def live(self) -> Answer:
-        """GET v2/health/live."""
-        return answer({"live": True})
-
     def ready(self) -> Answer:
-        """GET v2/health/ready: 200 when every pipeline has a model."""
-        details = []
-        for pipeline in self._known():
-            # Without a model the details say so: their version is null.
-            with suppress(NoModelYet):
-                self._cache.active(pipeline)
-            details.append(self._cache.status(pipeline))
-        ready = all(entry["version"] is not None for entry in details)
-        return answer({"ready": ready, "models": details}, status=200 if ready else 503)
+        """GET v2/health/ready: 200 from a process that answers requests, and what it knows of each model.
+
+        Storage is not asked. Whether one model would answer is for `model_ready`.
+        """
+        return answer({"ready": True, "models": [self._cache.status(pipeline) for pipeline in self._known()]})
+
+    def repository_index(self, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
+        kind alone."""
+
+        def work(plain: bytes, _: Deadline) -> Answer:
+            asked = _json(plain) if plain.strip() else {}
+            if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+                raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
+            entries = [self._index_entry(pipeline) for pipeline in self._known()]
+            return answer([e for e in entries if e["state"] == "READY"] if asked.get("ready") else entries)
+
+        return self._answering(body, headers, work, protocol="oip")
 
     def status(self, pipeline: str) -> dict[str, Any]:
         """For health details of one pipeline: version, run, since, last_check, age_seconds, last_error."""
@@ -108,10 +131,18 @@ class InferenceService:
             raise UnknownModel(f"{pipeline} serves version {live}; {bounded(version, 20)!r} is not live")
         return model
 
-    def _predict(self, pipeline: str, body: bytes) -> Answer:
+    def _index_entry(self, pipeline: str) -> dict[str, str]:
+        try:
+            version = str(self._cache.active(pipeline).manifest.version)
+        except NoModelYet as exc:
+            return {"name": pipeline, "version": "", "state": "UNAVAILABLE", "reason": str(exc)}
+        return {"name": pipeline, "version": version, "state": "READY", "reason": ""}
+
+    def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
         model = self._model(pipeline)
         records = _records(_json(body))
-        probabilities = model.session.run(model.reader.from_records(records)).tolist()
+        self._limits.check_rows(len(records))
+        probabilities = _run(model, model.reader.from_records(records), len(records), deadline).tolist()
         manifest = model.manifest
         classes = manifest.signature.classes
         positive = classes.index(manifest.signature.positive)
@@ -131,41 +162,47 @@ class InferenceService:
         }
         return answer(document, headers=model.headers)
 
-    def _infer(self, pipeline: str, body: bytes, version: str | None) -> Answer:
-        model = self._model(pipeline, version)
-        request = _json(body)
-        columns, rows = oip.read_columns(request)
-        wanted = oip.requested_outputs(request)
-        probabilities = model.session.run(model.reader.from_columns(columns, rows))
-        outputs: list[dict[str, Any]] = []
-        if "probability" in wanted:
-            shape = list(probabilities.shape)
-            outputs.append({"name": "probability", "datatype": "FP64", "shape": shape, "data": probabilities.ravel()})
-        if "label" in wanted:
-            classes = model.manifest.signature.classes
-            labels = [classes[index] for index in probabilities.argmax(axis=1).tolist()]
-            outputs.append({"name": "label", "datatype": "BYTES", "shape": [rows], "data": labels})
-        document: dict[str, Any] = {
-            "model_name": pipeline,
-            "model_version": str(model.manifest.version),
-            "outputs": outputs,
-            "parameters": {"run": model.manifest.run},
-        }
-        if isinstance(request.get("id"), str):
-            document["id"] = request["id"]
-        return answer(document, headers=model.headers)
+    def _answering(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        work: Callable[[bytes, Deadline], Answer],
+        *,
+        protocol: Protocol = "plain",
+    ) -> Answer:
+        deadline = Deadline(self._clock, self._limits.seconds)
+        try:
+            if len(body) > self._limits.body_bytes:
+                raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
+            plain = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
+            result = work(plain, deadline)
+        except ServingError as exc:
+            result = refusal(exc, protocol=protocol)
+        return compressed(result, headers.get("accept-encoding"))
 
 
-def _answering(work: Callable[[], Answer], *, protocol: Protocol = "plain") -> Answer:
+def _refusing(work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except ServingError as exc:
-        return refusal(exc, protocol=protocol)
+        return refusal(exc, protocol="oip")
+
+
+def _run(model: ActiveModel, feed: Feed, rows: int, deadline: Deadline) -> np.ndarray[Any, Any]:
+    """Probabilities, float64 [N, K]. Raises OutOfTime."""
+    deadline.check()
+    if rows <= CHUNK_ROWS:
+        return model.session.run(feed)
+    import numpy as np
+
+    parts = []
+    for start in range(0, rows, CHUNK_ROWS):
+        deadline.check()
+        parts.append(model.session.run({name: values[start : start + CHUNK_ROWS] for name, values in feed.items()}))
+    return np.concatenate(parts)
 
 
 def _json(body: bytes) -> Any:
-    if len(body) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {MAX_BODY_BYTES:,} are taken")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
