@@ -104,6 +104,8 @@ class FeedReader:
     def __init__(self, signature: Signature) -> None:
         self._names = tuple(column.name for column in signature.inputs)
         self._known = frozenset(self._names)
+        self._ignores_unknown = signature.unknown_columns == "ignore"
+        self._needs_all = signature.missing_columns == "error"
         self._categories = tuple(column.name for column in signature.inputs if column.kind == "category")
         # By kind, so that values of one kind lie together and are checked together.
         numeric = [column for kind in CHECKS for column in signature.inputs if column.kind == kind]
@@ -113,20 +115,31 @@ class FeedReader:
         self._binary = self._whole + kinds.count("integer")
 
     def from_records(self, records: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """One object per row. A column that a record lacks is missing in that row. Raises BadRequest."""
+        """One object per row. A column that a record lacks is missing in that row, or an error: as the signature says.
+
+        Raises BadRequest.
+        """
         for row, record in enumerate(records):
             if not isinstance(record, dict):
                 raise BadRequest(f"row {row} is not an object of columns", row=row)
-        if not self._known.issuperset(chain.from_iterable(records)):
+        if not self._ignores_unknown and not self._known.issuperset(chain.from_iterable(records)):
             self._refuse_unknown(records)
+        if self._needs_all:
+            for row, record in enumerate(records):
+                self._require(record, row)
         return self.from_columns({name: [record.get(name) for record in records] for name in self._names}, len(records))
 
     def from_columns(self, columns: Mapping[str, Values], rows: int) -> dict[str, np.ndarray[Any, Any]]:
-        """`rows` values per column. A column that is not there is missing in all rows. Raises BadRequest."""
+        """`rows` values per column. A column that is not there is missing in all rows, or an error.
+
+        Raises BadRequest.
+        """
         import numpy as np
 
-        if not columns.keys() <= self._known:
+        if not self._ignores_unknown and not columns.keys() <= self._known:
             raise self._unknown(columns, None)
+        if self._needs_all:
+            self._require(columns, None)
         for name, values in columns.items():
             if len(values) != rows:
                 shown = bounded(name, SHOWN)
@@ -157,6 +170,14 @@ class FeedReader:
     def _mistake(self, wrong: np.ndarray[Any, Any], columns: Mapping[str, Values], first: int = 0) -> BadRequest:
         _, name, kind = self._numeric[first + int(wrong.any(axis=1).argmax())]
         return _wrong(name, kind, columns[name])
+
+    def _require(self, given: Mapping[str, Any], row: int | None) -> None:
+        if given.keys() >= self._known:
+            return
+        absent = next(name for name in self._names if name not in given)
+        where = f"row {row}: " if row is not None else ""
+        message = f"{where}the column {absent} is missing; the model takes: {', '.join(self._names)}"
+        raise BadRequest(message, row=row, column=absent)
 
     def _refuse_unknown(self, records: Iterable[Mapping[str, Any]]) -> None:
         for row, record in enumerate(records):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adapters.settings import BODY_BYTES, REQUEST_SECONDS, ROWS
 from serving.errors import BadRequest, OutOfTime, TooManyRows
 
 
@@ -12,11 +13,11 @@ from serving.errors import BadRequest, OutOfTime, TooManyRows
 class Limits:
     """What one request may take. The body counts as it was sent and as it is without its compression."""
 
-    body_bytes: int = 10 * 2**20
+    body_bytes: int = BODY_BYTES
     """Ten megabytes hold a hundred thousand rows of a dozen columns."""
-    rows: int = 100_000
+    rows: int = ROWS
     """Beyond this, a request should be several."""
-    seconds: float = 30.0
+    seconds: float = REQUEST_SECONDS
     """What takes longer holds up the requests behind it."""
 
     def check_rows(self, rows: int) -> None:

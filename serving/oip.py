@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from models.errors import bounded
 from models.manifest import InputKind, Manifest
 from serving.answers import JSON, Answer, dumps
 from serving.errors import BadRequest
 from serving.feeds import SHOWN, Values
+from serving.plain import load_json
 from serving.tensors import BINARY_SIZE, RawData, raw_choices, read_tensor
 
 if TYPE_CHECKING:
@@ -54,10 +53,7 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
     """An inference request. `json_length` is the value of the header JSON_LENGTH. Raises BadRequest."""
     size = len(body) if json_length is None else _json_length(json_length, len(body))
     view = memoryview(body)
-    try:
-        document = orjson.loads(view[:size])
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
+    document = load_json(view[:size])
     raw = RawData(view[size:])
     columns, rows = _columns(document, raw)
     raw.finish()

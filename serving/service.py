@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from adapters.blobs import BlobStore
 from models.errors import bounded
-from serving import oip
+from serving import oip, plain
 from serving.answers import Answer, Protocol, answer, refusal
 from serving.cache import ActiveModel, ModelCache
 from serving.compression import compressed, decompressed
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
 from serving.limits import Deadline, Limits
+from serving.plain import load_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,17 +49,17 @@ class InferenceService:
         self._names: frozenset[str] = frozenset()
 
     def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
-        """Plain JSON for people: a record, a list of records, or {"records": [...]}."""
-        return self._answering(body, headers, lambda plain, deadline: self._predict(pipeline, plain, deadline))
+        """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
+        return self._answering(body, headers, lambda sent, deadline: self._predict(pipeline, sent, deadline))
 
     def infer(
         self, pipeline: str, body: bytes, version: str | None = None, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer:
         """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
 
-        def work(plain: bytes, deadline: Deadline) -> Answer:
+        def work(sent: bytes, deadline: Deadline) -> Answer:
             model = self._model(pipeline, version)
-            asked = oip.read_request(plain, headers.get(oip.JSON_LENGTH))
+            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH))
             self._limits.check_rows(asked.rows)
             probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
             return oip.write_answer(asked, model.manifest, probabilities, model.headers)
@@ -101,8 +100,8 @@ class InferenceService:
         """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
         kind alone."""
 
-        def work(plain: bytes, _: Deadline) -> Answer:
-            asked = _json(plain) if plain.strip() else {}
+        def work(sent: bytes, _: Deadline) -> Answer:
+            asked = load_json(sent) if sent.strip() else {}
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
             entries = [self._index_entry(pipeline) for pipeline in self._known()]
@@ -140,27 +139,14 @@ class InferenceService:
 
     def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
         model = self._model(pipeline)
-        records = _records(_json(body))
-        self._limits.check_rows(len(records))
-        probabilities = _run(model, model.reader.from_records(records), len(records), deadline).tolist()
-        manifest = model.manifest
-        classes = manifest.signature.classes
-        positive = classes.index(manifest.signature.positive)
-        predictions = [
-            {
-                "label": classes[row.index(max(row))],
-                "probability": row[positive],
-                "probabilities": dict(zip(classes, row, strict=True)),
-            }
-            for row in probabilities
-        ]
-        document = {
-            "pipeline": pipeline,
-            "version": manifest.version,
-            "run": manifest.run,
-            "predictions": predictions,
-        }
-        return answer(document, headers=model.headers)
+        asked = plain.read_request(body)
+        self._limits.check_rows(asked.rows)
+        feed = (
+            model.reader.from_records(asked.records)
+            if asked.columns is None
+            else model.reader.from_columns(asked.columns, asked.rows)
+        )
+        return plain.write_answer(asked, model.manifest, _run(model, feed, asked.rows, deadline), model.headers)
 
     def _answering(
         self,
@@ -174,8 +160,8 @@ class InferenceService:
         try:
             if len(body) > self._limits.body_bytes:
                 raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
-            plain = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
-            result = work(plain, deadline)
+            sent = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
+            result = work(sent, deadline)
         except ServingError as exc:
             result = refusal(exc, protocol=protocol)
         return compressed(result, headers.get("accept-encoding"))
@@ -200,16 +186,3 @@ def _run(model: ActiveModel, feed: Feed, rows: int, deadline: Deadline) -> np.nd
         deadline.check()
         parts.append(model.session.run({name: values[start : start + CHUNK_ROWS] for name, values in feed.items()}))
     return np.concatenate(parts)
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
-
-
-def _records(document: Any) -> list[Any]:
-    if isinstance(document, dict) and isinstance(document.get("records"), list):
-        document = document["records"]
-    return document if isinstance(document, list) else [document]

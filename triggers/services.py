@@ -74,7 +74,9 @@ def dependencies() -> Dependencies:
 
 @cache
 def inference() -> InferenceService:
+    from serving.limits import Limits
     from serving.service import InferenceService
 
     chosen = settings()
-    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names)
+    limits = Limits(chosen.max_body_bytes, chosen.max_rows, chosen.request_seconds)
+    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names, limits=limits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +76,38 @@ def test_a_mistake_names_row_and_column(record: dict[str, Any], column: str, rea
     with pytest.raises(BadRequest, match=reason) as caught:
         READER.from_records([{"n": 1}, record])
     assert (caught.value.row, caught.value.column) == (1, column)
+
+
+def _strict(**policies: Any) -> FeedReader:
+    inputs = (InputColumn("n", "number"), InputColumn("c", "category"))
+    return FeedReader(Signature(inputs, ("no", "yes"), "yes", **policies))
+
+
+def test_unknown_columns_are_ignored_where_the_spec_says_so() -> None:
+    reader = _strict(unknown_columns="ignore")
+    feed = reader.from_records([{"n": 1, "x": [2]}, {"y": 3}])
+    assert feed.keys() == {"n", "c"}
+    assert feed["n"].tolist()[0] == 1.0
+    assert reader.from_columns({"n": [1], "x": ["?"]}, 1)["n"].tolist() == [1.0]
+
+
+def test_missing_columns_are_an_error_where_the_spec_says_so() -> None:
+    reader = _strict(missing_columns="error")
+    assert reader.from_records([{"n": None, "c": None}])["c"].tolist() == [""], "null is a value: it says missing"
+    with pytest.raises(BadRequest, match="row 1: the column c is missing; the model takes: n, c") as caught:
+        reader.from_records([{"n": 1, "c": "AA"}, {"n": 1}])
+    assert (caught.value.row, caught.value.column) == (1, "c")
+    with pytest.raises(BadRequest, match="^the column n is missing") as caught:
+        reader.from_columns({"c": ["AA"]}, 1)
+    assert (caught.value.row, caught.value.column) == (None, "n")
+
+
+def test_a_version_without_the_policies_has_the_defaults() -> None:
+    old = {"inputs": [{"name": "n", "kind": "number"}], "classes": ["no", "yes"], "positive": "yes"}
+    signature = Signature.from_dict(old)
+    assert (signature.unknown_columns, signature.missing_columns) == ("error", "missing")
+    strict = Signature.from_dict({**old, "unknown_columns": "ignore", "missing_columns": "error"})
+    assert Signature.from_dict(json.loads(json.dumps(dataclasses.asdict(strict)))) == strict
 
 
 @pytest.mark.parametrize("records", [["text"], [None], [[1, 2]]])

@@ -44,6 +44,17 @@ def test_predict_takes_a_record_or_several(service: InferenceService, blobs: Mem
     }
 
 
+def test_columns_come_and_go_as_columns(service: InferenceService, blobs: MemoryBlobs) -> None:
+    publish(blobs, 1)
+    answer = service.predict(PIPELINE, body({"columns": {"distance": [100.0, 990.0], "carrier": ["AA", None]}}))
+    first, second = expected(1, 100.0), expected(1, 990.0)
+    assert read(answer)["predictions"] == {
+        "label": ["on time", "late"],
+        "probability": [first, second],
+        "probabilities": {"on time": [1 - first, 1 - second], "late": [first, second]},
+    }
+
+
 def test_before_the_first_model_it_says_so(service: InferenceService) -> None:
     answer = service.predict(PIPELINE, body(ROW))
     assert answer.status == 503
@@ -62,6 +73,12 @@ def test_before_the_first_model_it_says_so(service: InferenceService) -> None:
         (body({"distance": "far"}), "row 0: distance is not a number: 'far'"),
         (body([ROW, {"carier": "AA"}]), "row 1: the model has no column 'carier'"),
         (b'{"distance": NaN}', "not JSON"),
+        (body({"columns": {"distance": 5}}), "the column distance is not a list of values"),
+        (body({"columns": {"distance": [1], "carrier": []}}), "carrier has 0 values; other columns have 1"),
+        (body({"columns": {"distance": [1, "far"]}}), "row 1: distance is not a number: 'far'"),
+        (body({"columns": {}}), "at least one"),
+        (body({"columns": [ROW]}), "row 0: the model has no column 'columns'"),
+        (body({"records": [ROW], "distance": 1}), "row 0: the model has no column 'records'"),
     ],
 )
 def test_a_bad_request_is_told_why(service: InferenceService, blobs: MemoryBlobs, sent: bytes, message: str) -> None:
