@@ -15,6 +15,7 @@ from serving.errors import (
     NoModelYet,
     NothingPromoted,
     OutOfTime,
+    SchemaMismatch,
     ServingError,
     TooManyRows,
     UnknownEncoding,
@@ -24,7 +25,7 @@ from serving.errors import (
 UNAVAILABLE = 503
 RETRY_AFTER_SECONDS = 10
 """What a client is told to wait when the error names no time of its own."""
-Protocol = Literal["plain", "oip"]
+Protocol = Literal["plain", "oip", "mlflow"]
 JSON = {"content-type": "application/json"}
 
 STATUSES: tuple[tuple[type[ServingError], int], ...] = (
@@ -38,6 +39,16 @@ STATUSES: tuple[tuple[type[ServingError], int], ...] = (
     (ModelRefused, UNAVAILABLE),
     (NothingPromoted, UNAVAILABLE),
 )
+MLFLOW_CODES = {
+    404: "RESOURCE_DOES_NOT_EXIST",
+    500: "INTERNAL_ERROR",
+    UNAVAILABLE: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""MLflow's names of errors that are not the request's, by status."""
+MLFLOW_INVALID = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
+MLFLOW_SCHEMA = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
+"""error_code, sqlstate and error_class of the request's errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +74,30 @@ def refusal(exc: ServingError, *, protocol: Protocol = "plain") -> Answer:
     """The answer to a request that failed: what happened, and which row and column when that is known.
 
     Plain JSON has {"error": {"code", "message", "row"?, "column"?}}. The Open Inference Protocol has a text there:
-    {"error": message}, and the rest stands beside it.
+    {"error": message}, and the rest stands beside it. MLflow has a code of its own, and text for what it cannot read.
     """
     status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
-    details: dict[str, Any] = {"code": type(exc).__name__}
     headers = {}
+    if status == UNAVAILABLE:
+        seconds = exc.retry_after_seconds if isinstance(exc, NoModelYet) else RETRY_AFTER_SECONDS
+        headers["retry-after"] = str(seconds)
+    message = str(exc)
+    if protocol == "mlflow":
+        if isinstance(exc, UnknownEncoding):
+            return Answer(status, message.encode(), {"content-type": "text/plain; charset=utf-8"})
+        return answer(_mlflow_error(status, exc, message), status=status, headers=headers)
+    details: dict[str, Any] = {"code": type(exc).__name__}
     if isinstance(exc, BadRequest):
         if exc.row is not None:
             details["row"] = exc.row
         if exc.column is not None:
             details["column"] = bounded(exc.column)
-    if status == UNAVAILABLE:
-        seconds = exc.retry_after_seconds if isinstance(exc, NoModelYet) else RETRY_AFTER_SECONDS
-        headers["retry-after"] = str(seconds)
-    message = str(exc)
     document = {"error": message, **details} if protocol == "oip" else {"error": {"message": message, **details}}
     return answer(document, status=status, headers=headers)
+
+
+def _mlflow_error(status: int, exc: ServingError, message: str) -> dict[str, str]:
+    if status in MLFLOW_CODES:
+        return {"error_code": MLFLOW_CODES[status], "message": message}
+    code, state, kind = MLFLOW_SCHEMA if isinstance(exc, SchemaMismatch) else MLFLOW_INVALID
+    return {"error_code": code, "message": message, "sqlstate": state, "error_class": kind}

@@ -39,6 +39,10 @@ class BadRequest(ServingError):
         self.row, self.column = row, column
 
 
+class SchemaMismatch(BadRequest):
+    """The request's columns are not those that the model takes."""
+
+
 class BodyTooLarge(ServingError):
     """The body is longer than allowed, as it was sent or without its compression."""
 

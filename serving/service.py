@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.blobs import BlobStore
 from models.errors import bounded
-from serving import oip, plain
+from serving import oip, openapi, plain, scoring
 from serving.answers import Answer, Protocol, answer, refusal
 from serving.cache import ActiveModel, ModelCache
 from serving.compression import compressed, decompressed
@@ -66,6 +66,38 @@ class InferenceService:
 
         return self._answering(body, headers, work, protocol="oip")
 
+    def invocations(self, pipeline: str | None, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """POST [mlflow/{name}/]invocations: MLflow's scoring protocol. Without a name, of the only pipeline."""
+
+        def work(sent: bytes, deadline: Deadline) -> Answer:
+            model = self._model(self._only() if pipeline is None else pipeline)
+            table = scoring.read_table(sent, headers.get("content-type"))
+            feed = scoring.read_feed(table, model.manifest.signature)
+            if not table.rows:
+                return scoring.write_answer(None, model.headers)
+            self._limits.check_rows(table.rows)
+            return scoring.write_answer(_run(model, feed, table.rows, deadline), model.headers)
+
+        return self._answering(body, headers, work, protocol="mlflow")
+
+    def ping(self, pipeline: str | None) -> Answer:
+        """GET [mlflow/{name}/]ping and health: 200 when a model would answer."""
+
+        def work() -> Answer:
+            self._model(self._only() if pipeline is None else pipeline)
+            return scoring.ALIVE
+
+        return _refusing(work, protocol="mlflow")
+
+    def mlflow_version(self, pipeline: str) -> Answer:
+        """GET mlflow/{name}/version: of which MLflow this is the protocol."""
+
+        def work() -> Answer:
+            self._check_name(pipeline)
+            return scoring.VERSION
+
+        return _refusing(work, protocol="mlflow")
+
     def metadata(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}[/versions/{version}]."""
 
@@ -88,6 +120,10 @@ class InferenceService:
     def server_metadata(self) -> Answer:
         """GET v2."""
         return answer(SERVER)
+
+    def description(self) -> Answer:
+        """GET openapi.json."""
+        return answer(openapi.describe(self._known()))
 
     def ready(self) -> Answer:
         """GET v2/health/ready: 200 from a process that answers requests, and what it knows of each model.
@@ -118,17 +154,27 @@ class InferenceService:
         for pipeline in pipelines:
             self._cache.refresh(pipeline)
 
+    def _only(self) -> str:
+        names = list(self._known())
+        if len(names) == 1:
+            return names[0]
+        message = f"there are {len(names)} pipelines here, so the address has to name one: /mlflow/{{pipeline}}/..."
+        raise UnknownModel(f"{message}, with one of {', '.join(names)}" if names else "there is no pipeline here")
+
     def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
-        # Whoever knows the names may read a directory for them: asked again only for a name that is new.
-        if pipeline not in self._names:
-            self._names = frozenset(self._known())
-        if pipeline not in self._names:
-            raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
+        self._check_name(pipeline)
         model = self._cache.active(pipeline)
         if version is not None and version != str(model.manifest.version):
             live = model.manifest.version
             raise UnknownModel(f"{pipeline} serves version {live}; {bounded(version, 20)!r} is not live")
         return model
+
+    def _check_name(self, pipeline: str) -> None:
+        # Whoever knows the names may read a directory for them: asked again only for a name that is new.
+        if pipeline not in self._names:
+            self._names = frozenset(self._known())
+        if pipeline not in self._names:
+            raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
 
     def _index_entry(self, pipeline: str) -> dict[str, str]:
         try:
@@ -167,11 +213,11 @@ class InferenceService:
         return compressed(result, headers.get("accept-encoding"))
 
 
-def _refusing(work: Callable[[], Answer]) -> Answer:
+def _refusing(work: Callable[[], Answer], *, protocol: Protocol = "oip") -> Answer:
     try:
         return work()
     except ServingError as exc:
-        return refusal(exc, protocol="oip")
+        return refusal(exc, protocol=protocol)
 
 
 def _run(model: ActiveModel, feed: Feed, rows: int, deadline: Deadline) -> np.ndarray[Any, Any]:

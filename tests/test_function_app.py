@@ -18,6 +18,8 @@ HEAVY = (
 SERVE = {
     *("predict", "infer", "infer_version", "model_metadata", "model_version_metadata"),
     *("model_ready", "model_version_ready", "repository_index"),
+    *("mlflow_invocations", "mlflow_ping", "mlflow_health", "mlflow_version"),
+    *("invocations", "ping", "health", "version", "openapi"),
     *("server_metadata", "server_live", "server_ready", "warmup"),
 }
 TRAIN = {

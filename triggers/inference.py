@@ -1,4 +1,4 @@
-"""Inference over HTTP: the plain JSON for people and the Open Inference Protocol for programs."""
+"""Inference over HTTP: plain JSON for people, the Open Inference Protocol and MLflow's scoring protocol."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import azure.functions as func
 
 from adapters.settings import SettingsError
 from serving.answers import UNAVAILABLE, Answer, answer
+from serving.scoring import VERSION
 from triggers import services
 from triggers.answers import worker_headers
 
@@ -37,6 +38,11 @@ def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer
 @_route("predict", "api/pipelines/{pipeline}/predict", "POST")
 def predict(req: func.HttpRequest) -> Answer:
     return services.inference().predict(req.route_params["pipeline"], req.get_body(), req.headers)
+
+
+@_route("openapi", "openapi.json", "GET")
+def openapi(req: func.HttpRequest) -> Answer:
+    return services.inference().description()
 
 
 @_route("infer", "v2/models/{pipeline}/infer", "POST")
@@ -73,6 +79,49 @@ def model_version_ready(req: func.HttpRequest) -> Answer:
 @_route("repository_index", "v2/repository/index", "POST")
 def repository_index(req: func.HttpRequest) -> Answer:
     return services.inference().repository_index(req.get_body(), req.headers)
+
+
+@_route("mlflow_invocations", "mlflow/{pipeline}/invocations", "POST")
+def mlflow_invocations(req: func.HttpRequest) -> Answer:
+    return services.inference().invocations(req.route_params["pipeline"], req.get_body(), req.headers)
+
+
+@_route("mlflow_ping", "mlflow/{pipeline}/ping", "GET")
+def mlflow_ping(req: func.HttpRequest) -> Answer:
+    return services.inference().ping(req.route_params["pipeline"])
+
+
+@_route("mlflow_health", "mlflow/{pipeline}/health", "GET")
+def mlflow_health(req: func.HttpRequest) -> Answer:
+    return services.inference().ping(req.route_params["pipeline"])
+
+
+@_route("mlflow_version", "mlflow/{pipeline}/version", "GET")
+def mlflow_version(req: func.HttpRequest) -> Answer:
+    return services.inference().mlflow_version(req.route_params["pipeline"])
+
+
+@_route("invocations", "invocations", "POST")
+def invocations(req: func.HttpRequest) -> Answer:
+    """Of the only pipeline."""
+    return services.inference().invocations(None, req.get_body(), req.headers)
+
+
+@_route("ping", "ping", "GET")
+def ping(req: func.HttpRequest) -> Answer:
+    """Of the only pipeline."""
+    return services.inference().ping(None)
+
+
+@_route("health", "health", "GET")
+def health(req: func.HttpRequest) -> Answer:
+    """Of the only pipeline."""
+    return services.inference().ping(None)
+
+
+@_route("version", "version", "GET")
+def version(req: func.HttpRequest) -> Answer:
+    return VERSION
 
 
 @_route("server_metadata", "v2", "GET")

@@ -9,9 +9,10 @@ import pytest
 from devhost.ports import free_ports
 from local.stack import LocalStack, Ports, start_stack
 from tests.activities.world import SPEC
+from tests.integration.served import NAME, bring_live
 from tests.integration.shop import Shop
 
-PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", "protocols")
+PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", NAME)
 """One pipeline for each test, so that no test depends on what another one did."""
 PROTOCOLS_SPEC = SPEC.replace("  town: category\n", "  town: category\n  visits: integer\n  member: boolean\n")
 """With a column of every kind that a feature may have."""
@@ -24,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     pipelines.mkdir()
     for name in PIPELINES:
         spec = (
-            (PROTOCOLS_SPEC if name == "protocols" else SPEC)
+            (PROTOCOLS_SPEC if name == NAME else SPEC)
             .replace("name: shops", f"name: {name}")
             .replace("seconds: 0,", "seconds: 0.2,")
         )
@@ -34,6 +35,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     ports = Ports(*free_ports(6))
     with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def served(stack: LocalStack) -> Iterator[Shop]:
+    """The pipeline `protocols`, with its first model live in every worker."""
+    with Shop.of(stack, NAME) as shop:
+        bring_live(shop, stack)
+        yield shop
 
 
 @pytest.fixture

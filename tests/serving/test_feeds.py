@@ -97,7 +97,7 @@ def test_missing_columns_are_an_error_where_the_spec_says_so() -> None:
     with pytest.raises(BadRequest, match="row 1: the column c is missing; the model takes: n, c") as caught:
         reader.from_records([{"n": 1, "c": "AA"}, {"n": 1}])
     assert (caught.value.row, caught.value.column) == (1, "c")
-    with pytest.raises(BadRequest, match="^the column n is missing") as caught:
+    with pytest.raises(BadRequest, match=r"^the column n is missing") as caught:
         reader.from_columns({"c": ["AA"]}, 1)
     assert (caught.value.row, caught.value.column) == (None, "n")
 

@@ -1,4 +1,4 @@
-"""The protocols with their real clients, against the whole stack."""
+"""The Open Inference Protocol with its real client, against the whole stack."""
 
 from __future__ import annotations
 
@@ -10,40 +10,12 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from local.stack import LocalStack
-from tests.activities.world import rows
+from tests.integration.served import FIELDS, NAME, RECORDS
 from tests.integration.shop import Shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-NAME = "protocols"
-FIELDS = ("price", "town", "visits", "member")
-RECORDS: list[dict[str, Any]] = [
-    {"price": 10.0, "town": "Ghent", "visits": 3, "member": True},
-    {"price": 90.5, "town": "Zürich", "visits": 0, "member": False},
-    {"price": 55.25, "town": "Porto", "visits": 12, "member": True},
-]
 type Tensors = dict[str, tuple[str, np.ndarray[Any, Any]]]
-
-
-@pytest.fixture(scope="module")
-def served(stack: LocalStack) -> Iterator[Shop]:
-    """The pipeline with its first model live in every worker."""
-    with Shop.of(stack, NAME) as shop:
-        lines = rows(0).decode().splitlines()
-        wider = [f"{lines[0]},visits,member", *(f"{line},{n % 13},{n % 2}" for n, line in enumerate(lines[1:]))]
-        path = shop.upload("a.csv", "\n".join(wider).encode())
-        record = shop.record_of(path)
-        assert record["outcome"] == "promoted", record["sentence"]
-        workers, seen = {str(pid) for pid in stack.worker_pids()}, set()
-
-        def in_every_worker() -> bool:
-            reply = shop.predict(RECORDS[0])
-            seen.update([reply.headers["x-ratchet-worker"]] if reply.status == 200 else [])
-            return seen == workers
-
-        shop.eventually(in_every_worker)
-        yield shop
 
 
 @pytest.fixture
