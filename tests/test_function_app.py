@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from devhost.auth import Keys
+from devhost.protocol import FunctionInfo
 
 ROOT = Path(__file__).parents[1]
 HEAVY = (
@@ -76,6 +80,33 @@ def test_every_setting_that_a_binding_names_is_in_the_example() -> None:
     named = {name for names in json.loads(_python(code)) for name in names}
     assert named
     assert named <= set(example)
+
+
+def _functions() -> list[FunctionInfo]:
+    described = json.loads((ROOT / "tests/golden/functions.json").read_text(encoding="utf-8"))
+    return [FunctionInfo(name, name, tuple(function["bindings"])) for name, function in described.items()]
+
+
+def test_predictions_want_a_function_key_and_management_the_master_key() -> None:
+    """By the host's own rules; what the language worker tells the host is compared with the file in the next test."""
+    keys = Keys("master", host=("host",), functions={"predict": ("predict",)})
+    management = set()
+    for function in _functions():
+        if function.trigger["type"] != "httpTrigger":
+            continue
+        opens = {
+            key: keys.allows_function(
+                make_mocked_request("GET", "/", {"x-functions-key": key} if key else {}), function
+            )
+            for key in ("", "wrong", "predict", "host", "master")
+        }
+        if function.name in SERVE:
+            own = function.name == "predict"
+            assert opens == {"": False, "wrong": False, "predict": own, "host": True, "master": True}, function.name
+        else:
+            assert opens == {"": False, "wrong": False, "predict": False, "host": False, "master": True}, function.name
+            management.add(function.name)
+    assert management >= {"retrain_now", "show_pipeline"}
 
 
 INDEX = """

@@ -21,7 +21,7 @@ from devhost.ports import free_ports
 from tests.integration.served import FIELDS, NAME, RECORDS
 from tests.integration.shop import Shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
 
 START_SECONDS = 90.0
 R, S, T = RECORDS

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from tests.integration.served import FIELDS, NAME, RECORDS
 from tests.integration.shop import Shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
 
 type Tensors = dict[str, tuple[str, np.ndarray[Any, Any]]]
 

@@ -20,7 +20,7 @@ from serving.openapi import describe
 from tests.integration.served import NAME
 from tests.integration.shop import Shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(450)]
 
 EXAMPLES = 4
 """tests/triggers/test_openapi.py tries many; here the host is between."""
