@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from devhost.ports import free_ports
+from local.parts import REPOSITORY
 from local.stack import LocalStack, Ports, start_stack
 from tests.activities.world import SPEC
 from tests.integration.served import NAME, bring_live
@@ -31,6 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         )
         spec = spec.replace("longest_wait_seconds: 0}", "longest_wait_seconds: 5}")
         (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
+    shutil.copy(REPOSITORY / "pipelines" / "flight-delays.yaml", pipelines)  # for the examples of docs/protocols.md
     env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}
     ports = Ports(*free_ports(6))
     with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
