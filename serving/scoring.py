@@ -51,12 +51,12 @@ def read_table(body: bytes, content_type: str | None) -> Table:
 
 def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
     """The graph's inputs [N]. Raises SchemaMismatch, BadRequest."""
-    absent = [column.name for column in signature.inputs if column.name not in table.columns]
+    absent = [column.name for column in signature.inputs if column.name not in table.names]
     if absent:
         takes = ", ".join(column.name for column in signature.inputs)
         raise SchemaMismatch(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
     return {
-        column.name: (_texts if column.kind == "category" else _doubles)(column.name, table.columns[column.name])
+        column.name: (_texts if column.kind == "category" else _doubles)(column.name, table.values(column.name))
         for column in signature.inputs
     }
 

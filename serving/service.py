@@ -72,10 +72,11 @@ class InferenceService:
         def work(sent: bytes, deadline: Deadline) -> Answer:
             model = self._model(self._only() if pipeline is None else pipeline)
             table = scoring.read_table(sent, headers.get("content-type"))
+            if table.rows:
+                self._limits.check_rows(table.rows)
             feed = scoring.read_feed(table, model.manifest.signature)
             if not table.rows:
                 return scoring.write_answer(None, model.headers)
-            self._limits.check_rows(table.rows)
             return scoring.write_answer(_run(model, feed, table.rows, deadline), model.headers)
 
         return self._answering(body, headers, work, protocol="mlflow")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.errors import bounded
@@ -28,10 +28,15 @@ BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`rows` values in each column; None is missing."""
+    """`rows` values in each of the columns `names`; None is missing.
 
-    columns: Mapping[str, Sequence[Any]]
+    A column is made when it is asked for: of a request's columns there may be as many as it has bytes, and its rows
+    times those would be more than any memory.
+    """
+
     rows: int
+    names: Container[str]
+    values: Callable[[str], Sequence[Any]]
 
 
 def from_records(data: Any) -> Table:
@@ -92,8 +97,12 @@ def from_inputs(data: Any) -> Table:
     for name, size in sizes.items():
         if size != rows:
             raise SchemaMismatch(f"the column {bounded(name, SHOWN)} has {size} values; others have {rows}")
-    columns = {name: values if isinstance(values, list) else [values] * rows for name, values in data.items()}
-    return Table(columns, rows)
+
+    def values(name: str) -> Sequence[Any]:
+        given = data[name]
+        return given if isinstance(given, list) else [given] * rows
+
+    return Table(rows, data.keys(), values)
 
 
 def from_csv(data: bytes) -> Table:
@@ -112,7 +121,8 @@ def from_csv(data: bytes) -> Table:
     for row, cells in enumerate(rows):
         if len(cells) > len(header):
             raise BadRequest(f"row {row} of the CSV has {len(cells)} values; the header names {len(header)} columns")
-    return _from_rows(header, [[None if cell in NOT_A_VALUE else cell for cell in cells] for cells in rows])
+    table = _from_rows(header, rows)
+    return replace(table, values=lambda name: [None if cell in NOT_A_VALUE else cell for cell in table.values(name)])
 
 
 JSON_LAYOUTS: Mapping[str, Callable[[Any], Table]] = {
@@ -127,17 +137,22 @@ def _from_objects(layout: str, records: Sequence[Any]) -> Table:
     for row, record in enumerate(records):
         if not isinstance(record, dict):
             raise BadRequest(f"row {row} of {layout} is an object of columns; this is {_kind(record)}")
-    names = dict.fromkeys(name for record in records for name in record)
-    return Table({name: [record.get(name) for record in records] for name in names}, len(records))
+    names = set().union(*records)
+    return Table(len(records), names, lambda name: [record.get(name) for record in records])
 
 
 def _from_rows(names: Iterable[Any], rows: Sequence[Sequence[Any]]) -> Table:
-    columns: dict[str, list[Any]] = {}
+    places: dict[str, int] = {}
     for place, name in enumerate(names):
         # The first of two columns with one name is the one that pandas calls by it.
-        if isinstance(name, str) and name not in columns:
-            columns[name] = [row[place] if place < len(row) else None for row in rows]
-    return Table(columns, len(rows))
+        if isinstance(name, str):
+            places.setdefault(name, place)
+
+    def values(name: str) -> Sequence[Any]:
+        place = places[name]
+        return [row[place] if place < len(row) else None for row in rows]
+
+    return Table(len(rows), places, values)
 
 
 def _has_cells(line: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,33 @@ def test_a_csv_that_was_written_is_read_back(rows: list[list[str]]) -> None:
     csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["a", "b"], *rows])
     table = from_csv(file.getvalue().encode())
     assert table.rows == len(rows)
-    assert list(zip(table.columns["a"], table.columns["b"], strict=True)) == [tuple(row) for row in rows]
+    assert list(zip(table.values("a"), table.values("b"), strict=True)) == [tuple(row) for row in rows]
+
+
+MANY = 20_000
+WIDE_AND_LONG: dict[str, tuple[bytes, dict[str, str]]] = {
+    "records with a column each": (body({"dataframe_records": [{f"x{n}": 1} for n in range(MANY)]}), {}),
+    "values for all rows": (body({"inputs": {"distance": [1] * MANY, **{f"x{n}": 1 for n in range(MANY)}}}), {}),
+    "rows that end early": (
+        body({"dataframe_split": {"columns": [f"x{n}" for n in range(MANY)], "data": [[1] * MANY] + [[]] * MANY}}),
+        {},
+    ),
+    "a wide header": (",".join(f"x{n}" for n in range(MANY)).encode() + b"\n1" * MANY, CSV),
+}
+
+
+@pytest.mark.parametrize("case", WIDE_AND_LONG)
+def test_many_columns_times_many_rows_cost_no_memory(service: InferenceService, blobs: MemoryBlobs, case: str) -> None:
+    """Four hundred million cells, if all were made."""
+    publish(blobs, 1)
+    service.warm([PIPELINE])
+    sent, headers = WIDE_AND_LONG[case]
+    tracemalloc.start()
+    try:
+        assert service.invocations(PIPELINE, sent, headers).status == 400
+        assert tracemalloc.get_traced_memory()[1] < 200 * len(sent)
+    finally:
+        tracemalloc.stop()
 
 
 LAYOUTS = st.sampled_from(["dataframe_split", "dataframe_records", "instances", "inputs"])
