@@ -19,6 +19,8 @@ BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorag
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+MAX_MEGABYTES = 1_000_000
+MAX_VERSIONS = 100
 
 
 class SettingsError(RatchetError):
@@ -56,6 +58,12 @@ class Settings:
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    pointer_max_age_seconds: float
+    """RATCHET_POINTER_MAX_AGE_SECONDS: a request waits for a look at the pointer when the last one is longer ago."""
+    cache_megabytes: int
+    """RATCHET_CACHE_MEGABYTES: how much of RATCHET_CACHE_DIR the models of all pipelines may fill."""
+    versions_kept: int
+    """RATCHET_VERSIONS_KEPT: versions asked for by number that a process keeps loaded beside its champions."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
 
@@ -81,7 +89,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         events_topic_key=read.text(TOPIC_KEY),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
-        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
+        pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),
+        cache_megabytes=read.parsed("RATCHET_CACHE_MEGABYTES", 256, _up_to(MAX_MEGABYTES), _whole(MAX_MEGABYTES)),
+        versions_kept=read.parsed("RATCHET_VERSIONS_KEPT", 3, _up_to(MAX_VERSIONS), _whole(MAX_VERSIONS)),
+        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _up_to(MAX_THREADS), _whole(MAX_THREADS)),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
         read.problems.append(f"{TOPIC_ENDPOINT} is missing, although there is a {TOPIC_KEY} for it")
@@ -183,8 +194,17 @@ def _ttl(raw: str) -> float:
     return value
 
 
-def _threads(raw: str) -> int:
-    value = int(raw)
-    if not 0 <= value <= MAX_THREADS:
-        raise ValueError(raw)
-    return value
+def _up_to(most: int) -> Callable[[str], int]:
+    """Reads a whole number from 0 to `most`."""
+
+    def convert(raw: str) -> int:
+        value = int(raw)
+        if not 0 <= value <= most:
+            raise ValueError(raw)
+        return value
+
+    return convert
+
+
+def _whole(most: int) -> str:
+    return f"a whole number from 0 to {most}"

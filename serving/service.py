@@ -14,7 +14,7 @@ from adapters.blobs import BlobStore
 from models.errors import bounded
 from serving import oip
 from serving.answers import Answer, Protocol, answer, refusal
-from serving.cache import ActiveModel, ModelCache
+from serving.cache import ActiveModel, Limits, ModelCache
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
 
 MAX_BODY_BYTES = 10 * 2**20
@@ -35,9 +35,10 @@ class InferenceService:
         ttl_seconds: float,
         known: Callable[[], Iterable[str]],
         *,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, clock=clock)
+        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, limits=limits, clock=clock)
         self._known = known
         self._names: frozenset[str] = frozenset()
 
@@ -102,11 +103,7 @@ class InferenceService:
             self._names = frozenset(self._known())
         if pipeline not in self._names:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
-        model = self._cache.active(pipeline)
-        if version is not None and version != str(model.manifest.version):
-            live = model.manifest.version
-            raise UnknownModel(f"{pipeline} serves version {live}; {bounded(version, 20)!r} is not live")
-        return model
+        return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
 
     def _predict(self, pipeline: str, body: bytes) -> Answer:
         model = self._model(pipeline)

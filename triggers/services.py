@@ -6,6 +6,7 @@ Nothing here runs at import, so that `import function_app` works with an empty e
 from __future__ import annotations
 
 import os
+import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,15 @@ def dependencies() -> Dependencies:
 
 @cache
 def inference() -> InferenceService:
+    """The first call begins to load the champions of all pipelines, whatever it is for.
+
+    A process that was replaced gets no warmup call; so the first request, be it a health probe, does for that.
+    """
+    from serving.cache import Limits
     from serving.service import InferenceService
 
     chosen = settings()
-    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names)
+    limits = Limits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept)
+    service = InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names, limits=limits)
+    threading.Thread(target=service.warm, args=(specs().names(),), name="ratchet-start", daemon=True).start()
+    return service
