@@ -10,7 +10,6 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
-from activities.dependencies import Dependencies
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
@@ -19,6 +18,7 @@ from adapters.settings import Settings, read_settings
 from adapters.specs import SpecFiles
 
 if TYPE_CHECKING:
+    from activities.dependencies import Dependencies
     from serving.service import InferenceService
 
 
@@ -65,6 +65,8 @@ def specs() -> SpecFiles:
 @cache
 def dependencies() -> Dependencies:
     """What the activities work with."""
+    from activities.dependencies import Dependencies
+
     # One core stays free for requests: with all of them, LightGBM's threads wait for each other while one is taken
     # away, and training becomes many times slower.
     threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
