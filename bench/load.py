@@ -49,7 +49,7 @@ def client() -> str:
 def measure(url: str, *, connections: int, seconds: float) -> float:
     """Requests per second of a GET. Raises RuntimeError when an answer is not a 200."""
     if wrk := shutil.which("wrk"):
-        command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", url]
+        command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", url]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         rate = _WRK_RATE.search(printed)
         if rate is None or "Non-2xx" in printed:
@@ -65,7 +65,7 @@ def measure_post(post: Post, *, connections: int, seconds: float) -> Measured:
         file.write(post.body)
         file.flush()
         if wrk := shutil.which("wrk"):
-            command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(SCRIPT), post.url, "--", file.name]
+            command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), post.url, "--", file.name]
             command += [f"{name}: {value}" for name, value in headers.items()]
             printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             result = _WRK_RESULT.search(printed)

@@ -99,8 +99,8 @@ def _nested(document: Any) -> list[float]:
 
 
 def _mlflow(document: Any) -> list[float]:
-    found = document["predictions"]
-    return [row[1] for row in (found["probability"] if isinstance(found, dict) else found)]
+    """MLflow flattens [N, 2] into 2 N records of one value each."""
+    return [value for record in document["predictions"] for value in record.values()][1::2]
 
 
 def _uvicorn(port: int, python: Path) -> Sequence[str]:
