@@ -65,7 +65,17 @@ def measure_post(post: Post, *, connections: int, seconds: float) -> Measured:
         file.write(post.body)
         file.flush()
         if wrk := shutil.which("wrk"):
-            command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT), post.url, "--", file.name]
+            command = [
+                wrk,
+                "-t1",
+                f"-c{connections}",
+                f"-d{max(1, round(seconds))}s",
+                "-s",
+                str(SCRIPT),
+                post.url,
+                "--",
+                file.name,
+            ]
             command += [f"{name}: {value}" for name, value in headers.items()]
             printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             result = _WRK_RESULT.search(printed)

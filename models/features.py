@@ -46,7 +46,13 @@ def signature(spec: PipelineSpec) -> Signature:
     """What a request carries (the spec's features, in order) and what the probabilities are called."""
     inputs = tuple(InputColumn(name, _kind(spec, name)) for name in spec.features)
     classes = (spec.label.negative, spec.label.positive)
-    return Signature(inputs=inputs, classes=classes, positive=spec.label.positive)
+    return Signature(
+        inputs=inputs,
+        classes=classes,
+        positive=spec.label.positive,
+        unknown_columns=spec.requests.unknown_columns,
+        missing_columns=spec.requests.missing_columns,
+    )
 
 
 def fit_features(profile: Profile, spec: PipelineSpec) -> bytes:

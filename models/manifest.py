@@ -21,6 +21,8 @@ SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
+UnknownColumns = Literal["error", "ignore"]
+MissingColumns = Literal["missing", "error"]
 
 
 def is_sha256(text: object) -> bool:
@@ -43,17 +45,24 @@ class InputColumn:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes)."""
+    """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes).
+
+    `unknown_columns` and `missing_columns` say what a request may have too much and leave out. Versions that were made
+    before these were recorded have what was the rule then, which is the default.
+    """
 
     inputs: tuple[InputColumn, ...]
     classes: tuple[str, ...]
     positive: str
+    unknown_columns: UnknownColumns = "error"
+    missing_columns: MissingColumns = "missing"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From plain JSON types, as `asdict` and JSON make them."""
         inputs = tuple(InputColumn(**column) for column in data["inputs"])
-        return cls(inputs, tuple(data["classes"]), data["positive"])
+        policies = {name: data[name] for name in ("unknown_columns", "missing_columns") if name in data}
+        return cls(inputs, tuple(data["classes"]), data["positive"], **policies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.errors import RatchetError, bounded
-from models.manifest import SLUG
+from models.manifest import SLUG, MissingColumns, UnknownColumns
 from models.parameters import canonical
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
@@ -178,6 +178,15 @@ class Quiet(_Part):
         return self
 
 
+class Requests(_Part):
+    """What a prediction request may have too much and leave out. A model's version keeps what held when it was made."""
+
+    unknown_columns: UnknownColumns = "error"
+    """A column that the model does not take: an error, or ignored."""
+    missing_columns: MissingColumns = "missing"
+    """A column that the request does not have: a missing value, as a null is, or an error."""
+
+
 class PipelineSpec(_Part):
     """One pipeline: from raw columns to the gate."""
 
@@ -204,6 +213,7 @@ class PipelineSpec(_Part):
     gate: Gate = Gate()
     promotion: Literal["automatic"] = "automatic"
     quiet: Quiet = Quiet()
+    requests: Requests = Requests()
 
     @field_validator("name")
     @classmethod

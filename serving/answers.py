@@ -14,7 +14,10 @@ from serving.errors import (
     ModelRefused,
     NoModelYet,
     NothingPromoted,
+    OutOfTime,
     ServingError,
+    TooManyRows,
+    UnknownEncoding,
     UnknownModel,
 )
 
@@ -28,6 +31,9 @@ STATUSES: tuple[tuple[type[ServingError], int], ...] = (
     (BadRequest, 400),
     (UnknownModel, 404),
     (BodyTooLarge, 413),
+    (TooManyRows, 413),
+    (UnknownEncoding, 415),
+    (OutOfTime, 504),
     (NoModelYet, UNAVAILABLE),
     (ModelRefused, UNAVAILABLE),
     (NothingPromoted, UNAVAILABLE),
@@ -43,10 +49,14 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def dumps(document: Any) -> bytes:
+    """JSON. orjson writes NaN as null, so no answer can carry one."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def answer(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    """A JSON answer. orjson writes NaN as null, so no answer can carry one."""
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Answer(status, body, JSON if headers is None else {**JSON, **headers})
+    """A JSON answer."""
+    return Answer(status, dumps(document), JSON if headers is None else {**JSON, **headers})
 
 
 def refusal(exc: ServingError, *, protocol: Protocol = "plain") -> Answer:

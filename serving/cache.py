@@ -28,7 +28,7 @@ from serving.loading import ActiveModel, Loader, read_champion, reason
 from serving.slots import Refusal, Slot, now
 from serving.versions import DEFAULT_KEPT, VersionStore
 
-__all__ = ["ActiveModel", "Limits", "ModelCache"]
+__all__ = ["ActiveModel", "CacheLimits", "ModelCache"]
 
 JITTER = 0.2
 """Share of the TTL by which checks come later, so that many processes do not ask at the same moment."""
@@ -50,7 +50,7 @@ PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CacheLimits:
     """What a cache may hold, and how old its knowledge may be."""
 
     max_age_seconds: float = 10.0
@@ -70,7 +70,7 @@ class ModelCache:
         cache_dir: Path,
         ttl_seconds: float,
         *,
-        limits: Limits = Limits(),
+        limits: CacheLimits = CacheLimits(),
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:

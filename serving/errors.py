@@ -48,7 +48,19 @@ class BadRequest(ServingError):
 
 
 class BodyTooLarge(ServingError):
-    """The body is longer than allowed."""
+    """The body is longer than allowed, as it was sent or without its compression."""
+
+
+class TooManyRows(ServingError):
+    """The request has more rows than one may have."""
+
+
+class UnknownEncoding(ServingError):
+    """The body, or a part of it, is in a format that is not read."""
+
+
+class OutOfTime(ServingError):
+    """The request took longer than one may take."""
 
 
 class ModelRefused(ServingError):

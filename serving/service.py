@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from adapters.blobs import BlobStore
 from models.errors import bounded
-from serving import oip
+from serving import oip, plain
 from serving.answers import Answer, Protocol, answer, refusal
-from serving.cache import ActiveModel, Limits, ModelCache
+from serving.cache import ActiveModel, CacheLimits, ModelCache
+from serving.compression import compressed, decompressed
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
+from serving.limits import Deadline, Limits
+from serving.plain import load_json
 
-MAX_BODY_BYTES = 10 * 2**20
-"""Longest request body: ten megabytes hold a hundred thousand rows."""
-SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": []}
+if TYPE_CHECKING:
+    import numpy as np
+
+    from serving.session import Feed
+
+SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": oip.EXTENSIONS}
+NO_HEADERS: Mapping[str, str] = {}
+CHUNK_ROWS = 4096
+"""Rows that run through a model at once: about 40 ms, after which the request's time is looked at."""
 
 
 class InferenceService:
@@ -35,20 +41,31 @@ class InferenceService:
         ttl_seconds: float,
         known: Callable[[], Iterable[str]],
         *,
-        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        limits: Limits | None = None,
+        cache_limits: CacheLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, limits=limits, clock=clock)
-        self._known = known
+        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, limits=cache_limits or CacheLimits(), clock=clock)
+        self._known, self._limits, self._clock = known, limits or Limits(), clock
         self._names: frozenset[str] = frozenset()
 
-    def predict(self, pipeline: str, body: bytes) -> Answer:
-        """Plain JSON for people: a record, a list of records, or {"records": [...]}."""
-        return _answering(lambda: self._predict(pipeline, body))
+    def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
+        return self._answering(body, headers, lambda sent, deadline: self._predict(pipeline, sent, deadline))
 
-    def infer(self, pipeline: str, body: bytes, version: str | None = None) -> Answer:
-        """POST v2/models/{name}[/versions/{version}]/infer."""
-        return _answering(lambda: self._infer(pipeline, body, version), protocol="oip")
+    def infer(
+        self, pipeline: str, body: bytes, version: str | None = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
+        """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
+
+        def work(sent: bytes, deadline: Deadline) -> Answer:
+            model = self._model(pipeline, version)
+            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH))
+            self._limits.check_rows(asked.rows)
+            probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
+            return oip.write_answer(asked, model.manifest, probabilities, model.headers)
+
+        return self._answering(body, headers, work, protocol="oip")
 
     def metadata(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}[/versions/{version}]."""
@@ -57,7 +74,7 @@ class InferenceService:
             model = self._model(pipeline, version)
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def model_ready(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
@@ -67,26 +84,31 @@ class InferenceService:
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def server_metadata(self) -> Answer:
         """GET v2."""
         return answer(SERVER)
 
-    def live(self) -> Answer:
-        """GET v2/health/live."""
-        return answer({"live": True})
-
     def ready(self) -> Answer:
-        """GET v2/health/ready: 200 when every pipeline has a model."""
-        details = []
-        for pipeline in self._known():
-            # Without a model the details say so: their version is null.
-            with suppress(NoModelYet):
-                self._cache.active(pipeline)
-            details.append(self._cache.status(pipeline))
-        ready = all(entry["version"] is not None for entry in details)
-        return answer({"ready": ready, "models": details}, status=200 if ready else 503)
+        """GET v2/health/ready: 200 from a process that answers requests, and what it knows of each model.
+
+        Storage is not asked. Whether one model would answer is for `model_ready`.
+        """
+        return answer({"ready": True, "models": [self._cache.status(pipeline) for pipeline in self._known()]})
+
+    def repository_index(self, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
+        kind alone."""
+
+        def work(sent: bytes, _: Deadline) -> Answer:
+            asked = load_json(sent) if sent.strip() else {}
+            if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+                raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
+            entries = [self._index_entry(pipeline) for pipeline in self._known()]
+            return answer([e for e in entries if e["state"] == "READY"] if asked.get("ready") else entries)
+
+        return self._answering(body, headers, work, protocol="oip")
 
     def status(self, pipeline: str) -> dict[str, Any]:
         """For health details of one pipeline: version, run, since, last_check, age_seconds, last_error."""
@@ -105,71 +127,59 @@ class InferenceService:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
         return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
 
-    def _predict(self, pipeline: str, body: bytes) -> Answer:
+    def _index_entry(self, pipeline: str) -> dict[str, str]:
+        try:
+            version = str(self._cache.active(pipeline).manifest.version)
+        except NoModelYet as exc:
+            return {"name": pipeline, "version": "", "state": "UNAVAILABLE", "reason": str(exc)}
+        return {"name": pipeline, "version": version, "state": "READY", "reason": ""}
+
+    def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
         model = self._model(pipeline)
-        records = _records(_json(body))
-        probabilities = model.session.run(model.reader.from_records(records)).tolist()
-        manifest = model.manifest
-        classes = manifest.signature.classes
-        positive = classes.index(manifest.signature.positive)
-        predictions = [
-            {
-                "label": classes[row.index(max(row))],
-                "probability": row[positive],
-                "probabilities": dict(zip(classes, row, strict=True)),
-            }
-            for row in probabilities
-        ]
-        document = {
-            "pipeline": pipeline,
-            "version": manifest.version,
-            "run": manifest.run,
-            "predictions": predictions,
-        }
-        return answer(document, headers=model.headers)
+        asked = plain.read_request(body)
+        self._limits.check_rows(asked.rows)
+        feed = (
+            model.reader.from_records(asked.records)
+            if asked.columns is None
+            else model.reader.from_columns(asked.columns, asked.rows)
+        )
+        return plain.write_answer(asked, model.manifest, _run(model, feed, asked.rows, deadline), model.headers)
 
-    def _infer(self, pipeline: str, body: bytes, version: str | None) -> Answer:
-        model = self._model(pipeline, version)
-        request = _json(body)
-        columns, rows = oip.read_columns(request)
-        wanted = oip.requested_outputs(request)
-        probabilities = model.session.run(model.reader.from_columns(columns, rows))
-        outputs: list[dict[str, Any]] = []
-        if "probability" in wanted:
-            shape = list(probabilities.shape)
-            outputs.append({"name": "probability", "datatype": "FP64", "shape": shape, "data": probabilities.ravel()})
-        if "label" in wanted:
-            classes = model.manifest.signature.classes
-            labels = [classes[index] for index in probabilities.argmax(axis=1).tolist()]
-            outputs.append({"name": "label", "datatype": "BYTES", "shape": [rows], "data": labels})
-        document: dict[str, Any] = {
-            "model_name": pipeline,
-            "model_version": str(model.manifest.version),
-            "outputs": outputs,
-            "parameters": {"run": model.manifest.run},
-        }
-        if isinstance(request.get("id"), str):
-            document["id"] = request["id"]
-        return answer(document, headers=model.headers)
+    def _answering(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        work: Callable[[bytes, Deadline], Answer],
+        *,
+        protocol: Protocol = "plain",
+    ) -> Answer:
+        deadline = Deadline(self._clock, self._limits.seconds)
+        try:
+            if len(body) > self._limits.body_bytes:
+                raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
+            sent = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
+            result = work(sent, deadline)
+        except ServingError as exc:
+            result = refusal(exc, protocol=protocol)
+        return compressed(result, headers.get("accept-encoding"))
 
 
-def _answering(work: Callable[[], Answer], *, protocol: Protocol = "plain") -> Answer:
+def _refusing(work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except ServingError as exc:
-        return refusal(exc, protocol=protocol)
+        return refusal(exc, protocol="oip")
 
 
-def _json(body: bytes) -> Any:
-    if len(body) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {MAX_BODY_BYTES:,} are taken")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
+def _run(model: ActiveModel, feed: Feed, rows: int, deadline: Deadline) -> np.ndarray[Any, Any]:
+    """Probabilities, float64 [N, K]. Raises OutOfTime."""
+    deadline.check()
+    if rows <= CHUNK_ROWS:
+        return model.session.run(feed)
+    import numpy as np
 
-
-def _records(document: Any) -> list[Any]:
-    if isinstance(document, dict) and isinstance(document.get("records"), list):
-        document = document["records"]
-    return document if isinstance(document, list) else [document]
+    parts = []
+    for start in range(0, rows, CHUNK_ROWS):
+        deadline.check()
+        parts.append(model.session.run({name: values[start : start + CHUNK_ROWS] for name, values in feed.items()}))
+    return np.concatenate(parts)

@@ -16,7 +16,8 @@ HEAVY = (
     *("onnxruntime", "pyarrow", "numpy", "pydantic", "yaml", "skl2onnx", "onnxmltools"),
 )
 SERVE = {
-    *("predict", "infer", "infer_version", "model_metadata", "model_ready"),
+    *("predict", "infer", "infer_version", "model_metadata", "model_version_metadata"),
+    *("model_ready", "model_version_ready", "repository_index"),
     *("server_metadata", "server_live", "server_ready", "warmup"),
 }
 TRAIN = {

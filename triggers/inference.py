@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import azure.functions as func
 
-from serving.answers import Answer
+from adapters.settings import SettingsError
+from serving.answers import UNAVAILABLE, Answer, answer
 from triggers import services
 from triggers.answers import worker_headers
 
@@ -35,17 +36,18 @@ def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer
 
 @_route("predict", "api/pipelines/{pipeline}/predict", "POST")
 def predict(req: func.HttpRequest) -> Answer:
-    return services.inference().predict(req.route_params["pipeline"], req.get_body())
+    return services.inference().predict(req.route_params["pipeline"], req.get_body(), req.headers)
 
 
 @_route("infer", "v2/models/{pipeline}/infer", "POST")
 def infer(req: func.HttpRequest) -> Answer:
-    return services.inference().infer(req.route_params["pipeline"], req.get_body())
+    return services.inference().infer(req.route_params["pipeline"], req.get_body(), headers=req.headers)
 
 
 @_route("infer_version", "v2/models/{pipeline}/versions/{version}/infer", "POST")
 def infer_version(req: func.HttpRequest) -> Answer:
-    return services.inference().infer(req.route_params["pipeline"], req.get_body(), req.route_params["version"])
+    pipeline, version = req.route_params["pipeline"], req.route_params["version"]
+    return services.inference().infer(pipeline, req.get_body(), version, req.headers)
 
 
 @_route("model_metadata", "v2/models/{pipeline}", "GET")
@@ -53,9 +55,24 @@ def model_metadata(req: func.HttpRequest) -> Answer:
     return services.inference().metadata(req.route_params["pipeline"])
 
 
+@_route("model_version_metadata", "v2/models/{pipeline}/versions/{version}", "GET")
+def model_version_metadata(req: func.HttpRequest) -> Answer:
+    return services.inference().metadata(req.route_params["pipeline"], req.route_params["version"])
+
+
 @_route("model_ready", "v2/models/{pipeline}/ready", "GET")
 def model_ready(req: func.HttpRequest) -> Answer:
     return services.inference().model_ready(req.route_params["pipeline"])
+
+
+@_route("model_version_ready", "v2/models/{pipeline}/versions/{version}/ready", "GET")
+def model_version_ready(req: func.HttpRequest) -> Answer:
+    return services.inference().model_ready(req.route_params["pipeline"], req.route_params["version"])
+
+
+@_route("repository_index", "v2/repository/index", "POST")
+def repository_index(req: func.HttpRequest) -> Answer:
+    return services.inference().repository_index(req.get_body(), req.headers)
 
 
 @_route("server_metadata", "v2", "GET")
@@ -65,9 +82,12 @@ def server_metadata(req: func.HttpRequest) -> Answer:
 
 @_route("server_live", "v2/health/live", "GET")
 def server_live(req: func.HttpRequest) -> Answer:
-    return services.inference().live()
+    return answer({"live": True})
 
 
 @_route("server_ready", "v2/health/ready", "GET")
 def server_ready(req: func.HttpRequest) -> Answer:
-    return services.inference().ready()
+    try:
+        return services.inference().ready()
+    except SettingsError as exc:
+        return answer({"ready": False, "error": str(exc)}, status=UNAVAILABLE)

@@ -81,11 +81,18 @@ def inference() -> InferenceService:
 
     A process that was replaced gets no warmup call; so the first request, be it a health probe, does for that.
     """
-    from serving.cache import Limits
+    from serving.cache import CacheLimits
+    from serving.limits import Limits
     from serving.service import InferenceService
 
     chosen = settings()
-    limits = Limits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept)
-    service = InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names, limits=limits)
+    service = InferenceService(
+        blobs(),
+        chosen.cache_dir,
+        chosen.pointer_ttl_seconds,
+        specs().names,
+        limits=Limits(chosen.max_body_bytes, chosen.max_rows, chosen.request_seconds),
+        cache_limits=CacheLimits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept),
+    )
     threading.Thread(target=service.warm, args=(specs().names(),), name="ratchet-start", daemon=True).start()
     return service

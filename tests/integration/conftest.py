@@ -11,8 +11,10 @@ from local.stack import LocalStack, Ports, start_stack
 from tests.activities.world import SPEC
 from tests.integration.shop import Shop
 
-PIPELINES = ("path", "workers", "crash", "bad", "lost", "many")
+PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", "protocols")
 """One pipeline for each test, so that no test depends on what another one did."""
+PROTOCOLS_SPEC = SPEC.replace("  town: category\n", "  town: category\n  visits: integer\n  member: boolean\n")
+"""With a column of every kind that a feature may have."""
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +23,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     pipelines = folder / "pipelines"
     pipelines.mkdir()
     for name in PIPELINES:
-        spec = SPEC.replace("name: shops", f"name: {name}").replace("seconds: 0,", "seconds: 0.2,")
+        spec = (
+            (PROTOCOLS_SPEC if name == "protocols" else SPEC)
+            .replace("name: shops", f"name: {name}")
+            .replace("seconds: 0,", "seconds: 0.2,")
+        )
         spec = spec.replace("longest_wait_seconds: 0}", "longest_wait_seconds: 5}")
         (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
     env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}

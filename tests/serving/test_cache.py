@@ -24,7 +24,7 @@ from serving.cache import (
     LONGEST_REFUSED_PAUSE_SECONDS,
     REFUSED_PAUSE_SECONDS,
     ActiveModel,
-    Limits,
+    CacheLimits,
     ModelCache,
 )
 from serving.errors import NoModelYet
@@ -438,7 +438,7 @@ def _background(work: Callable[[], None]) -> None:
 
 def test_after_a_long_silence_a_request_waits_for_one_check(blobs: MemoryBlobs, clock: Clock, tmp_path: Path) -> None:
     publish(blobs, 1)
-    cache = ModelCache(blobs, tmp_path, 1.0, limits=Limits(max_age_seconds=10.0), clock=clock, start=_background)
+    cache = ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(max_age_seconds=10.0), clock=clock, start=_background)
     cache.active(PIPELINE)
     publish(blobs, 2)
     clock.now += 10.1

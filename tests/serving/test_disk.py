@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.cache import Limits, ModelCache
+from serving.cache import CacheLimits, ModelCache
 from serving.disk import ABANDONED_AFTER_SECONDS, DiskCache
 from serving.errors import NoModelYet
 from tests.fakes.blobs import MemoryBlobs
@@ -125,7 +125,7 @@ def test_two_versions_of_the_same_bytes_keep_their_manifests(tmp_path: Path) -> 
 def test_a_model_that_does_not_fit_is_served_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blobs = MemoryBlobs()
     publish(blobs, 1)
-    assert ModelCache(blobs, tmp_path, 1.0, limits=Limits(disk_bytes=10)).active(PIPELINE).manifest.version == 1
+    assert ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(disk_bytes=10)).active(PIPELINE).manifest.version == 1
     assert "a restart will download it" in caplog.text
     blobs.away = True
     with pytest.raises(NoModelYet):

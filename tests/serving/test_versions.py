@@ -10,7 +10,7 @@ import pytest
 
 from adapters.blobs import Blob
 from adapters.pointer import pointer_path, version_path
-from serving.cache import ActiveModel, Limits, ModelCache
+from serving.cache import ActiveModel, CacheLimits, ModelCache
 from serving.errors import ModelRefused, UnknownModel, VersionUnavailable
 from serving.service import InferenceService
 from serving.versions import AWAY_SECONDS, MISSING_SECONDS, MOST_FAILURES, REFUSED_SECONDS
@@ -49,7 +49,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cache(blobs: Counting, clock: Clock, tmp_path: Path) -> ModelCache:
-    cache = ModelCache(blobs, tmp_path, 1.0, limits=Limits(versions=KEPT), clock=clock, start=_here)
+    cache = ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(versions=KEPT), clock=clock, start=_here)
     cache.active(PIPELINE)
     blobs.looked = 0
     return cache

@@ -33,5 +33,5 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBl
 
 def test_a_process_loads_its_champions_at_the_first_call_whatever_it_is_for(stored: MemoryBlobs) -> None:
     """Azure calls the warmup when it scales out, not when it replaces a process."""
-    assert services.inference().live().status == 200
+    assert services.inference().server_metadata().status == 200
     _until(lambda: services.inference().status(PIPELINE)["version"] == 1)

@@ -36,7 +36,7 @@ async def app(scope, receive, send):
     if scope["type"] != "http":
         return
     if scope["method"] == "GET":
-        answer = service.live()
+        answer = service.server_metadata()
     else:
         body = b""
         while True:
