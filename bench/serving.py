@@ -96,7 +96,7 @@ class Bench:
 
     def _floor(self) -> None:
         url = self._peer(FLOOR)
-        listed = json.loads(_get(f"{self.stack.url}/v2"))["extensions"]
+        listed = json.loads(send(Post(f"{self.stack.url}/v2", b"")))["extensions"]
         self._add_binary(FLOOR_BINARY, f"{url}/binary")
         if "binary_tensor_data" in listed:
             self._add_binary(RATCHET_BINARY, self.stack.infer)
@@ -111,7 +111,7 @@ class Bench:
     def _add(self, name: str, post: Bodies, read: Callable[[Any], list[float]]) -> None:
         """Takes a server in, once its answers are right."""
         for count in (1, 100):
-            self._check(name, read(json.loads(_send(post(count)))), count)
+            self._check(name, read(json.loads(send(post(count)))), count)
         self.targets[name] = post
 
     def _add_binary(self, name: str, url: str) -> None:
@@ -119,7 +119,7 @@ class Bench:
             return binary(url, self.model, rows(count))
 
         for count in (1, 100):
-            self._check(name, _read_binary(_send(post(count), whole=True)), count)
+            self._check(name, _read_binary(send(post(count), whole=True)), count)
         self.targets[name] = post
 
     def _check(self, name: str, found: Sequence[float], count: int) -> None:
@@ -222,15 +222,10 @@ def _read_binary(answer: tuple[bytes, Mapping[str, str]]) -> list[float]:
     return [float(value) for value in values[1::2]]
 
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 (our own http)
-        content: bytes = answer.read()
-        return content
-
-
-def _send(post: Post, *, whole: bool = False) -> Any:
+def send(post: Post, *, whole: bool = False) -> Any:
+    """The answer's body; `whole`, with its headers. A post without a body is a GET."""
     headers = {"content-type": "application/json", **post.headers}
-    request = urllib.request.Request(post.url, data=post.body, headers=headers)  # noqa: S310 (our own http)
+    request = urllib.request.Request(post.url, data=post.body or None, headers=headers)  # noqa: S310 (our own http)
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         content = answer.read()
         return (content, dict(answer.headers)) if whole else content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +53,10 @@ class Stack:
             "RATCHET_POINTER_TTL_SECONDS": str(ttl_seconds),
         }
 
-    def host(self, *, workers: int, ttl_seconds: float = 1.0, app: Path = ROOT) -> Part:
-        return host(app, self.port, self.folder / "state", workers=workers, settings=self.settings(ttl_seconds))
+    def host(self, *, workers: int, ttl_seconds: float = 1.0, more: Mapping[str, str] | None = None) -> Part:
+        """Ratchet, with `more` settings."""
+        settings = {**self.settings(ttl_seconds), **(more or {})}
+        return host(ROOT, self.port, self.folder / "state", workers=workers, settings=settings)
 
 
 def host(app: Path, port: int, state: Path, *, workers: int, settings: dict[str, str]) -> Part:
