@@ -105,6 +105,16 @@ class ModelCache:
             return self._versions.get(pipeline, version)  # what was never promoted can be asked all the same
         return live if version == str(live.manifest.version) else self._versions.get(pipeline, version)
 
+    def would_wait(self, pipeline: str, version: str | None = None) -> bool:
+        """Whether a request may have to wait for storage or for another thread: known without waiting for either."""
+        slot = self._slots.get(pipeline)
+        model = None if slot is None else slot.model
+        if slot is None or model is None:
+            return True
+        if self._clock() >= slot.next_check and self._may_be_old(slot):
+            return True
+        return version not in {None, str(model.manifest.version)} and not self._versions.has(pipeline, str(version))
+
     def refresh(self, pipeline: str) -> None:
         """Looks at the pointer now, and swaps when it names another model."""
         slot = self._slot(pipeline)

@@ -49,6 +49,10 @@ class InferenceService:
         self._known, self._limits, self._clock = known, limits or Limits(), clock
         self._names: frozenset[str] = frozenset()
 
+    def would_wait(self, pipeline: str, version: str | None = None) -> bool:
+        """Whether a request for that model may have to wait for storage, so that it belongs on a thread of its own."""
+        return self._cache.would_wait(pipeline, version)
+
     def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
         return self._answering(body, headers, lambda sent, deadline: self._predict(pipeline, sent, deadline))

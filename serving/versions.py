@@ -68,6 +68,10 @@ class VersionStore:
         finally:
             self._loading.release()
 
+    def has(self, pipeline: str, version: str) -> bool:
+        """Whether that version is loaded."""
+        return _NUMBER.fullmatch(version) is not None and (pipeline, int(version)) in self._models
+
     def _find(self, key: _Key) -> ActiveModel | None:
         with self._lock:
             model = self._models.get(key)

@@ -96,3 +96,8 @@ def inference() -> InferenceService:
     )
     threading.Thread(target=service.warm, args=(specs().names(),), name="ratchet-start", daemon=True).start()
     return service
+
+
+def inference_if_there() -> InferenceService | None:
+    """The service, when a call for it was made already. The first one imports much, and the event loop cannot wait."""
+    return inference() if inference.cache_info().currsize else None

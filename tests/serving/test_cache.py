@@ -721,3 +721,25 @@ def test_no_request_sees_half_a_swap(blobs: MemoryBlobs, tmp_path: Path) -> None
     assert not wrong
     assert cache.active(PIPELINE).manifest.version == 11
     assert len(seen) > 1
+
+
+def test_who_would_wait_is_known_without_waiting(clock: Clock, tmp_path: Path) -> None:
+    """Requests for what is there are answered on the event loop, which must never wait."""
+    blobs = MemoryBlobs()
+    cache = ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(max_age_seconds=10.0), clock=clock, start=_here)
+    publish(blobs, 1)
+    assert cache.would_wait(PIPELINE), "nothing is loaded"
+    cache.active(PIPELINE)
+    assert not cache.would_wait(PIPELINE)
+    assert not cache.would_wait(PIPELINE, "1")
+    clock.now += 5
+    assert not cache.would_wait(PIPELINE), "the check is made beside"
+    assert [cache.would_wait(PIPELINE, version) for version in ("2", "x")] == [True, True]
+    clock.now += 60
+    assert cache.would_wait(PIPELINE), "after a silence"
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    _later(cache, clock)
+    assert cache.would_wait(PIPELINE, "1"), "not live any more, and not loaded"
+    cache.version(PIPELINE, "1")
+    assert not cache.would_wait(PIPELINE, "1")
