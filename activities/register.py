@@ -76,6 +76,7 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:
     dataset, evaluation = workspace.read("dataset.json"), workspace.read("evaluation.json")
+    decision = workspace.read("decision.json")
     return Manifest(
         pipeline=run.pipeline,
         version=version,
@@ -95,4 +96,5 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
             ),
         ),
         metrics={name: float(value) for name, value in evaluation["challenger"].items() if value is not None},
+        rejected=not decision["promote"],
     )

@@ -26,6 +26,8 @@ MAX_REQUEST_SECONDS = 230.0
 """The load balancer in front of the Functions host waits no longer."""
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+MAX_MEGABYTES = 1_000_000
+MAX_VERSIONS = 100
 
 
 class SettingsError(RatchetError):
@@ -63,6 +65,12 @@ class Settings:
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    pointer_max_age_seconds: float
+    """RATCHET_POINTER_MAX_AGE_SECONDS: a request waits for a look at the pointer when the last one is longer ago."""
+    cache_megabytes: int
+    """RATCHET_CACHE_MEGABYTES: how much of RATCHET_CACHE_DIR the models of all pipelines may fill."""
+    versions_kept: int
+    """RATCHET_VERSIONS_KEPT: versions asked for by number that a process keeps loaded beside its champions."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
     max_body_bytes: int
@@ -94,11 +102,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         events_topic_key=read.text(TOPIC_KEY),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
-        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
-        max_body_bytes=read.parsed(
-            "RATCHET_MAX_BODY_BYTES", BODY_BYTES, _up_to(MAX_BODY_BYTES), f"a whole number from 1 to {MAX_BODY_BYTES}"
-        ),
-        max_rows=read.parsed("RATCHET_MAX_ROWS", ROWS, _up_to(MAX_ROWS), f"a whole number from 1 to {MAX_ROWS}"),
+        pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),
+        cache_megabytes=read.parsed("RATCHET_CACHE_MEGABYTES", 256, *_whole(0, MAX_MEGABYTES)),
+        versions_kept=read.parsed("RATCHET_VERSIONS_KEPT", 3, *_whole(0, MAX_VERSIONS)),
+        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, *_whole(0, MAX_THREADS)),
+        max_body_bytes=read.parsed("RATCHET_MAX_BODY_BYTES", BODY_BYTES, *_whole(1, MAX_BODY_BYTES)),
+        max_rows=read.parsed("RATCHET_MAX_ROWS", ROWS, *_whole(1, MAX_ROWS)),
         request_seconds=read.parsed(
             "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, _request_seconds, "seconds, above 0 and up to 230"
         ),
@@ -203,25 +212,20 @@ def _ttl(raw: str) -> float:
     return value
 
 
-def _up_to(most: int) -> Callable[[str], int]:
+def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
+    """How to read a whole number within bounds, and how to name one."""
+
     def convert(raw: str) -> int:
         value = int(raw)
-        if not 1 <= value <= most:
+        if not least <= value <= most:
             raise ValueError(raw)
         return value
 
-    return convert
+    return convert, f"a whole number from {least} to {most}"
 
 
 def _request_seconds(raw: str) -> float:
     value = float(raw)
     if not 0 < value <= MAX_REQUEST_SECONDS:
-        raise ValueError(raw)
-    return value
-
-
-def _threads(raw: str) -> int:
-    value = int(raw)
-    if not 0 <= value <= MAX_THREADS:
         raise ValueError(raw)
     return value

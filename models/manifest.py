@@ -5,6 +5,7 @@ Imports nothing but the standard library, because every serving process loads it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
@@ -15,9 +16,18 @@ MANIFEST_SCHEMA = 1
 PROBABILITY = "probability"
 """The one output of a version's graph: DOUBLE [N, K]."""
 
+SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A pipeline's name: a prefix of blobs, a part of URLs, a file's name. To be matched in full."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
 UnknownColumns = Literal["error", "ignore"]
 MissingColumns = Literal["missing", "error"]
+
+
+def is_sha256(text: object) -> bool:
+    """Whether `text` is a hash as manifests and pointers record it; only that becomes the name of a file."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,8 @@ class Manifest:
     golden: GoldenRows
     lineage: Lineage
     metrics: Mapping[str, float] = field(default_factory=dict)
+    rejected: bool = False
+    """Whether the gate rejected it. Who asks for such a version by its number gets it, and is told."""
     schema: int = MANIFEST_SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,14 +16,13 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.errors import RatchetError, bounded
-from models.manifest import MissingColumns, UnknownColumns
+from models.manifest import SLUG, MissingColumns, UnknownColumns
 from models.parameters import canonical
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 FEATURE_TYPES = frozenset({"number", "integer", "boolean", "category"})
 RESERVED_COLUMNS = frozenset({"features", "probability"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
-SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 
 
 DATA_VERSION = 1
@@ -219,7 +218,7 @@ class PipelineSpec(_Part):
     @field_validator("name")
     @classmethod
     def _slug(cls, value: str) -> str:
-        if not SLUG.match(value):
+        if not SLUG.fullmatch(value):
             raise ValueError("use lower-case letters, digits and hyphens, at most 63, no hyphen at either end")
         return value
 

@@ -17,6 +17,14 @@ class NoModelYet(ServingError):
         self.pipeline, self.retry_after_seconds = pipeline, retry_after_seconds
 
 
+class VersionUnavailable(NoModelYet):
+    """A version that was asked for by its number cannot be loaded now. It may be there; ask again."""
+
+    def __init__(self, pipeline: str, version: int, reason: str, retry_after_seconds: int = 10) -> None:
+        super().__init__(f"version {version} of {pipeline}", reason, retry_after_seconds)
+        self.pipeline, self.version = pipeline, version
+
+
 class NothingPromoted(ServingError):
     """Storage has no live pointer for the pipeline: none was written so far, or it is `gone` since a model serves."""
 

@@ -11,7 +11,7 @@ from adapters.blobs import BlobStore
 from models.errors import bounded
 from serving import oip, openapi, plain, scoring
 from serving.answers import Answer, Protocol, answer, refusal
-from serving.cache import ActiveModel, ModelCache
+from serving.cache import ActiveModel, CacheLimits, ModelCache
 from serving.compression import compressed, decompressed
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
 from serving.limits import Deadline, Limits
@@ -42,11 +42,16 @@ class InferenceService:
         known: Callable[[], Iterable[str]],
         *,
         limits: Limits | None = None,
+        cache_limits: CacheLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, clock=clock)
+        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, limits=cache_limits or CacheLimits(), clock=clock)
         self._known, self._limits, self._clock = known, limits or Limits(), clock
         self._names: frozenset[str] = frozenset()
+
+    def would_wait(self, pipeline: str, version: str | None = None) -> bool:
+        """Whether a request for that model may have to wait for storage, so that it belongs on a thread of its own."""
+        return self._cache.would_wait(pipeline, version)
 
     def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
@@ -164,11 +169,7 @@ class InferenceService:
 
     def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
         self._check_name(pipeline)
-        model = self._cache.active(pipeline)
-        if version is not None and version != str(model.manifest.version):
-            live = model.manifest.version
-            raise UnknownModel(f"{pipeline} serves version {live}; {bounded(version, 20)!r} is not live")
-        return model
+        return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
 
     def _check_name(self, pipeline: str) -> None:
         # Whoever knows the names may read a directory for them: asked again only for a name that is new.

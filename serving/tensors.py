@@ -67,7 +67,9 @@ def read_tensor(tensor: Any, raw: RawData) -> tuple[str, Values]:
         raise wrong(name, f"datatype {bounded(repr(datatype), SHOWN)} is none of {known}")
     if not isinstance(shape, list) or not _is_column(shape):
         raise wrong(name, f"shape {bounded(repr(shape), SHOWN)} is not [N] or [N, 1]")
-    parameters = tensor.get("parameters") or {}
+    parameters = tensor.get("parameters")
+    if not parameters:
+        return name, _json_values(name, shape[0], tensor.get("data"))
     if not isinstance(parameters, dict):
         raise wrong(name, "parameters is not an object")
     if "shared_memory_region" in parameters:
@@ -94,11 +96,10 @@ def raw_choices(texts: Sequence[str], choices: Iterable[int]) -> bytes:
 
 
 def _is_column(shape: list[Any]) -> bool:
-    return (
-        1 <= len(shape) <= MAX_DIMENSIONS
-        and all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
-        and (len(shape) == 1 or shape[1] == 1)
-    )
+    if not 1 <= len(shape) <= MAX_DIMENSIONS:
+        return False
+    # What JSON has for a number is an int itself; a bool is another type.
+    return type(shape[0]) is int and shape[0] >= 0 and (len(shape) == 1 or (type(shape[1]) is int and shape[1] == 1))
 
 
 def _json_values(name: str, rows: int, data: Any) -> list[Any]:

@@ -47,6 +47,22 @@ def test_importing_the_app_imports_nothing_heavy_and_needs_no_setting() -> None:
     assert _python(code) == "[]"
 
 
+def test_the_serving_role_does_without_durable_functions() -> None:
+    """An app that only serves does not install them (requirements-serve.txt), and starts without them."""
+    code = (
+        "import sys, function_app, serving.service, serving.session, adapters.azure_blobs;"
+        "print([name for name in ('azure.durable_functions', 'azure.data', 'azure.eventgrid') if name in sys.modules])"
+    )
+    assert _python(code, RATCHET_ROLE="serve") == "[]"
+
+
+def test_the_serving_role_has_the_same_versions_as_the_whole() -> None:
+    whole = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    serving = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8").splitlines()
+    assert serving
+    assert {line.partition(" ;")[0] for line in serving} <= {line.partition(" ;")[0] for line in whole}
+
+
 @pytest.mark.parametrize(("role", "expected"), [("", TRAIN | SERVE), ("train", TRAIN), ("serve", SERVE)])
 def test_each_role_has_its_functions(role: str, expected: set[str]) -> None:
     code = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import azure.functions as func
@@ -14,6 +15,10 @@ from triggers.answers import worker_headers
 
 blueprint = func.Blueprint()
 
+QUICK_BYTES = 16 * 1024
+"""A hundred rows, which take a thousandth of a second. Whoever sends more does not notice a thread, and would hold up
+the others without one."""
+
 
 def _respond(answer: Answer) -> func.HttpResponse:
     headers = {**answer.headers, **worker_headers()}
@@ -21,12 +26,24 @@ def _respond(answer: Answer) -> func.HttpResponse:
     return func.HttpResponse(answer.body, status_code=answer.status, mimetype=mimetype, headers=headers)
 
 
+def _is_quick(req: func.HttpRequest) -> bool:
+    """Whether a request is answered on the event loop: small, plain, and for a model that is there.
+
+    Handing it to a thread would take longer than the answer to a row.
+    """
+    pipeline = req.route_params.get("pipeline")
+    if pipeline is None or len(req.get_body()) > QUICK_BYTES or "content-encoding" in req.headers:
+        return False
+    service = services.inference_if_there()
+    return service is not None and not service.would_wait(pipeline, req.route_params.get("version"))
+
+
 def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer]], Callable[..., object]]:
     """Binds a handler of (request) to a route under a function name."""
 
     def decorate(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., object]:
-        def function(req: func.HttpRequest) -> func.HttpResponse:
-            return _respond(handler(req))
+        async def function(req: func.HttpRequest) -> func.HttpResponse:
+            return _respond(handler(req) if _is_quick(req) else await asyncio.to_thread(handler, req))
 
         function.__name__ = name
         bound = blueprint.route(route, methods=[method], auth_level=func.AuthLevel.FUNCTION)(function)

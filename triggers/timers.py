@@ -1,4 +1,4 @@
-"""The sweep: the ledger against the container, so that a lost event costs minutes and not data. And the warmup."""
+"""The sweep: the ledger against the container, so that a lost event costs minutes and not data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 import azure.durable_functions as df
 import azure.functions as func
-from azure.functions.warmup import WarmUpContext
 
 from activities.dependencies import utc_now
 from activities.uploads import TRAINING, is_upload
@@ -18,8 +17,7 @@ from adapters.ledger import Partition, Sighting
 from triggers import services
 from triggers.runs import ACTIVE, ensure_run, run_status
 
-sweeping = df.Blueprint()
-warming = df.Blueprint()
+blueprint = df.Blueprint()
 log = logging.getLogger("ratchet.sweep")
 
 RETRY_AFTER = timedelta(minutes=15)
@@ -27,9 +25,9 @@ RETRY_AFTER = timedelta(minutes=15)
 each try costs. A new upload, or a request, starts one at once."""
 
 
-@sweeping.function_name("sweep")
-@sweeping.timer_trigger(arg_name="timer", schedule="%RATCHET_SWEEP_SCHEDULE%", run_on_startup=False)
-@sweeping.durable_client_input(client_name="client")
+@blueprint.function_name("sweep")
+@blueprint.timer_trigger(arg_name="timer", schedule="%RATCHET_SWEEP_SCHEDULE%", run_on_startup=False)
+@blueprint.durable_client_input(client_name="client")
 async def sweep(timer: func.TimerRequest, client: df.DurableOrchestrationClient) -> None:
     """For each pipeline: record what events missed, free the claims of dead runs, start a run when something waits."""
     await sweep_all(client)
@@ -109,10 +107,3 @@ def free(claims: Iterable[Partition]) -> None:
     ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
     for row in claims:
         ledger.release(row.pipeline, row.path, run=row.run, reason="its run ended without settling it", now=now)
-
-
-@warming.function_name("warmup")
-@warming.warm_up_trigger(arg_name="warmup_context")
-def warmup(warmup_context: WarmUpContext) -> None:
-    """Loads every champion before the instance gets its first request."""
-    services.inference().warm(services.specs().names())

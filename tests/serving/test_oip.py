@@ -304,7 +304,9 @@ def test_the_server_is_ready_whatever_its_models_are(tmp_path: Path, blobs: Memo
     assert service.model_ready(PIPELINE).status == 200
     assert service.model_ready(PIPELINE, "1").status == 200
     assert service.model_ready("without-champion").status == 503
-    assert service.model_ready(PIPELINE, "2").status == 404
+    assert service.model_ready(PIPELINE, "2").status == 503, "storage is away: nobody knows whether there is one"
+    blobs.away = False
+    assert service.model_ready(PIPELINE, "3").status == 404
     assert service.model_ready("nothing").status == 404
 
 

@@ -46,6 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     service = InferenceService(blobs, tmp_path_factory.mktemp("cache"), 60.0, lambda: (PIPELINE,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "inference", lambda: service)
+        patch.setattr(services, "inference_if_there", lambda: service)
         yield
 
 

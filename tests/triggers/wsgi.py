@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,7 +20,7 @@ type Start = Callable[[str, list[tuple[str, str]]], Any]
 def application() -> Callable[[Environ, Start], Iterable[bytes]]:
     app = func.FunctionApp()
     app.register_functions(inference.blueprint)
-    routes: RouteTable[Callable[[func.HttpRequest], func.HttpResponse]] = RouteTable()
+    routes: RouteTable[Callable[[func.HttpRequest], Coroutine[Any, Any, func.HttpResponse]]] = RouteTable()
     for function in app.get_functions():
         trigger: Any = function.get_trigger()
         routes.add(trigger.route, [str(getattr(m, "value", m)) for m in trigger.methods], function.get_user_function())
@@ -30,7 +31,7 @@ def application() -> Callable[[Environ, Start], Iterable[bytes]]:
             start("404 Not Found", [])
             return [b""]
         function, parameters = found
-        response = function(_request(environ, parameters))
+        response = asyncio.run(function(_request(environ, parameters)))
         headers = [("content-type", response.mimetype), *response.headers.items()]
         start(f"{response.status_code} {HTTPStatus(response.status_code).phrase}", headers)
         return [response.get_body()]
