@@ -12,7 +12,7 @@ AZURITE := $(VENV)/azurite
 
 COMPILE := --quiet --universal --no-header --no-annotate --python-version
 
-.PHONY: help demo run test bench-host bench-serving bench-swap lint format lock schema clean setup
+.PHONY: help demo run test bench-host bench-serving bench-swap bench-train lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-serving: $(READY) ## How fast predictions are, beside MLServer, BentoML, L
 
 bench-swap: $(READY) ## What a swap of the model costs under load, and over a thousand swaps
 	@$(BIN)/python -m bench.swap
+
+bench-train: $(READY) ## How fast the learning core is, beside a hand-written script
+	@$(BIN)/python -m bench.train
 
 lint: $(READY) ## Format check, lint, types, layers
 	@$(BIN)/ruff format --check .

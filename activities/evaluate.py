@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activities.contracts import Done, RunRef
@@ -13,21 +13,21 @@ from activities.dependencies import Dependencies
 from activities.export import holdout_frames
 from activities.live import Champion, read_champion
 from activities.workspace import Workspace
-from models.manifest import Signature
+from models.manifest import HoldoutRule, Signature
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from models.evaluation import Yardstick
+    from models.spec import PipelineSpec
+
 
 def evaluate(run: RunRef, to: Dependencies) -> Done:
-    """Writes `evaluation.json` (metrics) and `scores.npz` (label and both scores of every judged row)."""
-    import numpy as np
-
+    """Writes `evaluation.json` (metrics) and `scores.npz` (label and both models' answers of every judged row)."""
     from models.evaluation import evaluate as metrics_of
-    from models.evaluation import measure_latency, score
-    from models.features import feeds
-    from models.partitions import LABEL
+    from models.evaluation import yardstick
+    from models.scoring import measure_latency
 
     workspace = to.workspace(run.pipeline, run.run)
     spec, dataset, exported = workspace.spec(), workspace.read("dataset.json"), workspace.read("export.json")
@@ -35,35 +35,80 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
     uncompared = _uncompared(champion, exported)
     rival = to.blobs.get(champion.manifest.model_path).data if champion is not None and not uncompared else None
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
-
-    labels, challenger_scores, champion_scores = [], [], []
-    one_row: Mapping[str, np.ndarray[Any, Any]] = {}
-    for entry, frame in holdout_frames(workspace, dataset):
-        unseen = _unseen_by(champion, entry, frame)
-        if not unseen.height:
-            continue
-        columns = feeds(unseen, spec)
-        one_row = one_row or {name: values[:1] for name, values in columns.items()}
-        labels.append(unseen[LABEL].to_numpy())
-        challenger_scores.append(score(model, columns, threads=to.threads))
-        if champion is not None and rival is not None:
-            known = {column.name: columns[column.name] for column in champion.manifest.signature.inputs}
-            champion_scores.append(score(rival, known, threads=to.threads))
-    truth = np.concatenate(labels) if labels else np.empty(0, np.uint8)
-    scores = {"labels": truth, "challenger": _joined(challenger_scores), "champion": _joined(champion_scores)}
+    judged = _Judged(spec, champion, model, rival, to.threads)
+    holdout_rows = 0
+    for entry, frame, folds in holdout_frames(workspace, dataset):
+        holdout_rows += frame.height
+        # Where the champion is not compared, what it has seen does not matter.
+        unseen = _unseen_by(champion if rival is not None else None, dataset, entry, frame, folds)
+        if unseen.any():
+            judged.add(frame.filter(unseen), folds[unseen])
+    scores, by = judged.scores(), yardstick(spec)
     _write_scores(workspace, scores)
+    metrics = metrics_of(scores["labels"], scores["challenger"], by)
     workspace.write(
         "evaluation.json",
         {
-            "rows": len(truth),
-            "challenger": metrics_of(truth, scores["challenger"]).to_dict(),
-            "champion": metrics_of(truth, scores["champion"]).to_dict() if rival is not None else None,
+            "rows": metrics.rows,
+            "holdout_rows": holdout_rows,
+            "challenger": metrics.to_dict(),
+            "champion": metrics_of(scores["labels"], scores["champion"], by).to_dict() if rival is not None else None,
             "champion_version": champion.pointer.champion.version if champion is not None else None,
             "uncompared": uncompared,
-            "latency_ms": asdict(measure_latency(model, one_row, time.perf_counter)) if one_row else None,
+            "slices": judged.slices(by, scores),
+            "latency_ms": asdict(measure_latency(model, judged.one_row, time.perf_counter)) if judged.one_row else None,
         },
     )
-    return Done(sentence=f"{len(truth):,} rows")
+    return Done(sentence=f"{metrics.rows:,} rows")
+
+
+@dataclass(slots=True)
+class _Judged:
+    """The rows that both models were asked, partition after partition, and their answers."""
+
+    spec: PipelineSpec
+    champion: Champion | None
+    model: bytes
+    rival: bytes | None
+    threads: int
+    one_row: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    arrays: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
+    sliced: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, frame: pl.DataFrame, folds: np.ndarray[Any, Any]) -> None:
+        from models.features import feeds
+        from models.labels import class_texts
+        from models.partitions import LABEL
+        from models.scoring import score
+
+        columns = feeds(frame, self.spec)
+        self.one_row = self.one_row or {name: values[:1] for name, values in columns.items()}
+        added = {"labels": frame[LABEL].to_numpy(), "groups": folds}
+        added["challenger"] = score(self.model, columns, threads=self.threads)
+        if self.champion is not None and self.rival is not None:
+            known = {column.name: columns[column.name] for column in self.champion.manifest.signature.inputs}
+            added["champion"] = score(self.rival, known, threads=self.threads)
+        for name, array in added.items():
+            self.arrays.setdefault(name, []).append(array)
+        for name in self.spec.slices:
+            self.sliced.setdefault(name, []).extend(class_texts(frame[name]).fill_null("").to_list())
+
+    def scores(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All of it end to end; without a rival `champion` is empty."""
+        import numpy as np
+
+        empty = {"labels": np.empty(0), "groups": np.empty(0), "challenger": np.empty((0, 1)), "champion": np.empty(0)}
+        return empty | {name: np.concatenate(parts) for name, parts in self.arrays.items()}
+
+    def slices(self, by: Yardstick, scores: Mapping[str, np.ndarray[Any, Any]]) -> list[dict[str, Any]]:
+        from models.evaluation import evaluate_slices
+
+        theirs = scores["champion"] if self.rival is not None else None
+        found = [
+            evaluate_slices(name, values, scores["labels"], scores["challenger"], theirs, by)
+            for name, values in self.sliced.items()
+        ]
+        return [part.to_dict() for parts in found for part in parts]
 
 
 def read_scores(workspace: Workspace) -> dict[str, np.ndarray[Any, Any]]:
@@ -82,36 +127,53 @@ def _write_scores(workspace: Workspace, scores: Mapping[str, np.ndarray[Any, Any
     workspace.write_bytes("scores.npz", buffer.getvalue())
 
 
-def _joined(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    return np.concatenate(parts) if parts else np.empty(0, np.float64)
-
-
 def _uncompared(champion: Champion | None, exported: dict[str, Any]) -> str:
-    """Why the champion cannot be judged on today's rows, or ''. It can when they have all the columns that it reads."""
+    """Why the champion cannot be judged on today's rows, or ''.
+
+    It can when they have all the columns that it reads, and it answers the same question.
+    """
     if champion is None:
         return ""
-    there = Signature.from_dict(exported["signature"]).inputs
-    lacking = [column.name for column in champion.manifest.signature.inputs if column not in there]
+    version, theirs = champion.pointer.champion.version, champion.manifest.signature
+    ours = Signature.from_dict(exported["signature"])
+    same_classes = theirs.classes == ours.classes or theirs.task == "binary"
+    if theirs.task != ours.task or not same_classes:
+        what = f"a {theirs.task} model" if theirs.task != ours.task else "of other classes"
+        return f"the champion (version {version}) cannot be compared: it is {what}"
+    lacking = [column.name for column in theirs.inputs if column not in ours.inputs]
     if not lacking:
         return ""
-    version, columns = champion.pointer.champion.version, ", ".join(lacking)
+    columns = ", ".join(lacking)
     return f"the champion (version {version}) cannot be compared: it reads {columns}, which the pipeline no longer has"
 
 
-def _unseen_by(champion: Champion | None, entry: Mapping[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows that did not teach the champion: its lineage says which files it saw, and up to what time.
+def _unseen_by(
+    champion: Champion | None,
+    dataset: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    frame: pl.DataFrame,
+    folds: np.ndarray[Any, Any],
+) -> np.ndarray[Any, Any]:
+    """Boolean [N]: rows that did not teach the champion: its lineage says which files it saw, and what it held out.
 
-    A file that was uploaded again under its name counts as seen: it is likely to hold the same rows.
+    A file that was uploaded again under its name counts as seen: it is likely to hold the same rows. A row's fold tells
+    the same of it only in the same file, cleaned by the same contract; a group's fold does wherever the group is.
     """
-    import polars as pl
+    import numpy as np
 
     from models.partitions import TIME
 
+    everything = np.ones(frame.height, bool)
     if champion is None:
-        return frame
+        return everything
     lineage = champion.manifest.lineage
-    if entry["path"] not in {partition.path for partition in lineage.partitions}:
-        return frame
-    return frame.filter(pl.col(TIME) >= lineage.holdout_from)
+    taught = {partition.path: partition.etag for partition in lineage.partitions}
+    if entry["path"] not in taught:
+        return everything
+    rule = lineage.rule
+    if rule.by == "hash" and (taught[entry["path"]] != entry["etag"] or lineage.data != dataset["data"]):
+        return ~everything
+    ours = HoldoutRule(**dataset["holdout"])
+    if rule.by == "group" and (ours.by, ours.column) != ("group", rule.column):
+        return ~everything
+    return np.asarray(rule.holds(frame[TIME].to_numpy(), folds))

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from activities.contracts import Done, RunRef
+from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
 from activities.dependencies import Dependencies
 from activities.workspace import Workspace
+from models.errors import bounded
+from models.manifest import HoldoutRule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def export(run: RunRef, to: Dependencies) -> Done:
-    """Writes the challenger's graph by its hash, and `export.json`: signature, golden rows, parity.
+    """Writes the challenger's graph by its hash, and `export.json`: signature, opset, golden rows, parity.
 
-    A model that ONNX cannot express exactly ends the run.
+    A model that ONNX cannot express exactly ends the run; so does a graph that answers any row in another way.
     """
-    from models.export import ExportError
+    from models.export import ExportError, opset_of
     from models.export import export as export_graph
     from models.features import feeds, signature
     from models.golden import golden_rows
@@ -40,31 +42,42 @@ def export(run: RunRef, to: Dependencies) -> Done:
     to.blobs.put(workspace.challenger_path(sha256), model)
 
     def batches() -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        for _, frame in holdout_frames(workspace, dataset):
+        for _, frame, _ in holdout_frames(workspace, dataset):
             yield feeds(frame, spec)
 
-    parity = check_parity(model, booster, features_graph, batches(), kind=spec.export)
+    examples = next(batches(), None)
+    if examples is None:
+        return Done("nothing_to_do", "The holdout has no row: there is nothing to judge a model by.")
+    parity = check_parity(model, booster, features_graph, batches(), columns=spec.feature_columns, kind=spec.export)
     workspace.write(
         "export.json",
         {
             "sha256": sha256,
             "bytes": len(model),
             "signature": asdict(shape),
-            "golden": asdict(golden_rows(model, next(batches()))),
+            "opset": opset_of(model),
+            "golden": asdict(golden_rows(model, examples)),
             "parity": parity.to_dict(),
         },
     )
+    if not parity.passed:
+        return Done("failed", bounded(f"Not promoted: {parity.sentence()}", MAX_SENTENCE_CHARACTERS))
     return Done(sentence=f"{len(model) / 1e6:.1f} MB")
 
 
-def holdout_frames(workspace: Workspace, dataset: dict[str, Any]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    """The rows of each partition that are at or after `holdout_from`, with the partition's entry, by path."""
-    import polars as pl
-
+def holdout_frames(
+    workspace: Workspace, dataset: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], pl.DataFrame, np.ndarray[Any, Any]]]:
+    """The held out rows of each partition that has any, with the partition's entry and the rows' folds, by path."""
+    from models.matrices import row_folds
     from models.partitions import TIME, from_parquet
 
-    since = dataset["holdout_from"]
+    rule = HoldoutRule(**dataset["holdout"])
     for entry in dataset["partitions"]:
-        if entry["time_max"] >= since:
-            frame = from_parquet(workspace.blobs.get(workspace.clean_path(entry["key"])).data)
-            yield entry, frame.filter(pl.col(TIME) >= since)
+        if rule.by == "time" and entry["time_max"] < rule.since:
+            continue
+        frame = from_parquet(workspace.blobs.get(workspace.clean_path(entry["key"])).data)
+        folds = row_folds(frame, key=entry["path"])
+        held = rule.holds(frame[TIME].to_numpy(), folds)
+        if held.any():
+            yield entry, frame.filter(held), folds[held]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from activities.contracts import Fitted, RunRef
 from activities.dependencies import Dependencies
 from activities.live import read_champion
 from activities.workspace import PlannedPartition, existing_keys
+from models.manifest import HoldoutRule
+
+if TYPE_CHECKING:
+    from models.spec import PipelineSpec
 
 SECONDS_A_DAY = 86_400.0
+
+type Usable = list[tuple[PlannedPartition, dict[str, Any]]]
+"""Partitions with rows, each with its outcome."""
 
 
 def fit(run: RunRef, to: Dependencies) -> Fitted:
@@ -21,11 +29,14 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     workspace = to.workspace(run.pipeline, run.run)
     spec = workspace.spec()
     plan = workspace.plan()
-    usable = [
-        (partition, outcome)
-        for partition, outcome in zip(plan, workspace.read_outcomes(plan), strict=True)
-        if outcome["state"] == "clean" and outcome["rows"]
-    ]
+    usable = _within_window(
+        [
+            (partition, outcome)
+            for partition, outcome in zip(plan, workspace.read_outcomes(plan), strict=True)
+            if outcome["state"] == "clean" and outcome["rows"]
+        ],
+        spec,
+    )
     if not usable:
         return Fitted("nothing_to_do", "No usable partition: nothing to train on.")
     dataset = dataset_id([partition for partition, _ in usable], spec.fingerprint)
@@ -39,16 +50,18 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     graph_key = hashlib.sha256(graph).hexdigest()[:40]
     to.blobs.put(workspace.graph_path(graph_key), graph)
     partitions = [_entry(partition, outcome) for partition, outcome in usable]
-    newest: float = max(entry["time_max"] for entry in partitions)
+    rule = _holdout(spec, newest=max(entry["time_max"] for entry in partitions))
     workspace.write(
         "dataset.json",
         {
             "id": dataset,
             "spec": spec.fingerprint,
+            "data": spec.data_fingerprint,
             "graph": graph_key,
             "rows": merged.rows,
-            "positives": merged.positives,
-            "holdout_from": newest - spec.holdout.days * SECONDS_A_DAY,
+            "classes": merged.classes,
+            "holdout": asdict(rule),
+            "holdout_from": rule.since,
             "partitions": partitions,
         },
     )
@@ -61,6 +74,29 @@ def dataset_id(partitions: list[PlannedPartition], spec_fingerprint: str) -> str
     """SHA-256 over the sorted (path, eTag) pairs and the spec: what DESIGN calls a dataset."""
     lines = sorted(f"{partition.path}\n{partition.etag}" for partition in partitions)
     return hashlib.sha256("\n".join([*lines, spec_fingerprint]).encode()).hexdigest()
+
+
+def _within_window(usable: Usable, spec: PipelineSpec) -> Usable:
+    """The partitions that the spec's window reaches, by path: the last ones, or those with any row that is new enough.
+
+    A partition that reaches into the holdout, or into the days before it, is within a window of days.
+    """
+    newest_first = sorted(usable, key=lambda pair: (pair[1]["profile"]["time_max"], pair[0].path), reverse=True)
+    if spec.window.partitions is not None:
+        return sorted(newest_first[: spec.window.partitions], key=lambda pair: pair[0].path)
+    if spec.window.days is not None and usable:
+        end = _holdout(spec, newest=newest_first[0][1]["profile"]["time_max"]).since
+        end = end or newest_first[0][1]["profile"]["time_max"]
+        begin = end - spec.window.days * SECONDS_A_DAY
+        return [pair for pair in usable if pair[1]["profile"]["time_max"] >= begin]
+    return usable
+
+
+def _holdout(spec: PipelineSpec, *, newest: float) -> HoldoutRule:
+    given = spec.holdout
+    if given.by == "time":
+        return HoldoutRule("time", newest - given.days * SECONDS_A_DAY)
+    return HoldoutRule(given.by, fraction=given.fraction, column=given.column or "")
 
 
 def _entry(partition: PlannedPartition, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from models.errors import bounded
 
 def judge(run: RunRef, to: Dependencies) -> Judged:
     """Writes `decision.json`: every check with its figures, and a sentence for people."""
-    from models.evaluation import Metrics
-    from models.gate import decide
+    from models.evaluation import Metrics, Slice, yardstick
+    from models.gate import Evidence, decide
     from models.parity import ParityReport
 
     workspace = to.workspace(run.pipeline, run.run)
@@ -19,18 +19,21 @@ def judge(run: RunRef, to: Dependencies) -> Judged:
     scores = read_scores(workspace)
     champion = evaluation["champion"]
     latency = evaluation["latency_ms"]
-    decision = decide(
-        spec.gate,
-        challenger=Metrics(**evaluation["challenger"]),
-        champion=Metrics(**champion) if champion else None,
-        uncompared=evaluation["uncompared"],
+    evidence = Evidence(
         labels=scores["labels"],
-        challenger_scores=scores["challenger"],
-        champion_scores=scores["champion"] if champion else None,
-        parity=ParityReport(**exported["parity"]),
+        challenger=Metrics.from_dict(evaluation["challenger"]),
+        challenger_answers=scores["challenger"],
+        champion=Metrics.from_dict(champion) if champion else None,
+        champion_answers=scores["champion"] if champion else None,
+        groups=scores["groups"] if spec.holdout.by == "group" else None,
+        slices=[Slice.from_dict(part) for part in evaluation["slices"]],
+        uncompared=evaluation["uncompared"],
+        holdout_rows=evaluation["holdout_rows"],
+        parity=ParityReport.from_dict(exported["parity"]),
         latency_p99_ms=latency["p99"] if latency else None,
         size_bytes=exported["bytes"],
         seed=spec.training.seed,
     )
+    decision = decide(spec.gate, yardstick(spec), evidence)
     workspace.write("decision.json", decision.to_dict())
     return Judged(decision.promote, bounded(decision.sentence, MAX_SENTENCE_CHARACTERS))

@@ -10,7 +10,7 @@ from activities.dependencies import Dependencies
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
 from adapters.registry import CHALLENGER, Submission, VersionTaken
-from models.manifest import GoldenRows, Lineage, LineagePartition, Manifest, Signature
+from models.manifest import GoldenRows, HoldoutRule, Lineage, LineagePartition, Manifest, Signature
 
 
 def register(run: RunRef, to: Dependencies) -> Done:
@@ -50,6 +50,8 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
         signature=Signature.from_dict(exported["signature"]),
         description=decision["sentence"],
         parameters={
+            "task": spec.task,
+            "objective": spec.objective,
             "rounds": str(spec.training.rounds),
             "best_iteration": str(training["best_iteration"]),
             "seed": str(spec.training.seed),
@@ -94,7 +96,10 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
             partitions=tuple(
                 LineagePartition(entry["path"], entry["etag"], entry["rows"]) for entry in dataset["partitions"]
             ),
+            holdout=HoldoutRule(**dataset["holdout"]),
+            data=dataset["data"],
         ),
         metrics={name: float(value) for name, value in evaluation["challenger"].items() if value is not None},
         rejected=not decision["promote"],
+        opset=exported["opset"],
     )

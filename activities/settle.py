@@ -88,7 +88,7 @@ def _write_record(
         "outcome": finish.outcome,
         "sentence": finish.sentence,
         "partitions": [_partition_entry(partition, outcome) for partition, outcome in claimed],
-        "dataset": {name: dataset[name] for name in ("id", "rows", "positives", "holdout_from")} if dataset else None,
+        "dataset": {name: dataset[name] for name in ("id", "rows", "classes", "holdout")} if dataset else None,
         "challenger": (
             {"version": version["version"], "metrics": evaluation["challenger"]} if version and evaluation else None
         ),
@@ -98,6 +98,7 @@ def _write_record(
             else None
         ),
         "judged_rows": evaluation["rows"] if evaluation else 0,
+        "slices": evaluation["slices"] if evaluation else [],
         "decision": decision,
         "steps": [{"name": name, "seconds": seconds} for name, seconds in zip(STEPS, finish.seconds, strict=False)],
     }
@@ -114,6 +115,7 @@ def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> di
         "state": states[outcome["state"]],
         "rows": outcome.get("rows", 0),
         "rejected": outcome.get("rejected", 0),
+        "left_out": outcome.get("left_out", 0),
         "reason": outcome.get("reason", ""),
         "report": outcome.get("report", ""),
     }

@@ -62,6 +62,7 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, data: bytes, to:
         "state": "clean",
         "rows": clean.frame.height,
         "rejected": clean.rejected.height,
+        "left_out": clean.left_out,
         "report": report,
         "profile": summary.to_dict(),
     }

@@ -44,12 +44,12 @@ class SpecFiles:
 
     def load(self, name: str) -> PipelineSpec:
         """The validated spec. Raises UnknownPipeline and SpecError."""
-        from models.partitions import check_label
+        from models.expressions import check_expressions
         from models.spec import SpecError, line_of, parse_spec
 
         text, source = self.text(name), f"{name}.yaml"
         spec = parse_spec(text, source=source)
-        check_label(spec, source=source, line=line_of(text, "label.expression"))
+        check_expressions(spec, source=source, text=text)
         if spec.name != name:
             raise SpecError(source, line_of(text, "name"), "name", f"is {spec.name!r}; the file's name says {name!r}")
         return spec

@@ -16,7 +16,7 @@ from typing import Any
 from adapters.blobs import BlobStore
 from adapters.pointer import LivePointer, LiveVersion, pointer_path, version_path
 from local.flights import PIPELINE, features_and_labels, month_csv, pipeline_spec
-from models.manifest import GoldenRows, Lineage, Manifest, Signature
+from models.manifest import GoldenRows, HoldoutRule, Lineage, Manifest, Signature
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / ".bench"
@@ -81,7 +81,7 @@ def _train(months: Sequence[int]) -> tuple[bytes, Signature, GoldenRows]:
     frames = [clean_partition(month_csv(month), name=f"{month}.csv", spec=spec).frame for month in months]
     graph = fit_features(merge(profile(frame, spec) for frame in frames), spec)
     parts = [matrix_part(compute_matrix(graph, frame, spec), frame, key=str(i)) for i, frame in enumerate(frames)]
-    taught = train(parts, spec=spec, feature_names=feature_names(spec), threads=2, holdout_from=FAR)
+    taught = train(parts, spec=spec, feature_names=feature_names(spec), threads=2, holdout=HoldoutRule("time", FAR))
     model = export(taught.booster_text, graph, signature(spec), kind=spec.export)
     return model, signature(spec), golden_rows(model, feeds(frames[0], spec))
 

@@ -70,7 +70,7 @@ def features_and_labels(month: int) -> LabelledRows:
     """What the model sees of the month's flights (1 to 12), and what it should say. Only flights that arrived."""
     rows = _month(month).filter(pl.col("arr_delay").is_not_null())
     late = rows.select(pl.col("arr_delay") > LATE_MINUTES).to_series().to_numpy().astype(np.bool_)
-    return LabelledRows(features=rows.select(pipeline_spec().features), late=late)
+    return LabelledRows(features=rows.select(pipeline_spec().inputs), late=late)
 
 
 def data_file(name: str) -> Path:

@@ -1,90 +1,164 @@
-"""Scores, and what they are worth: scikit-learn's metrics, and how long a row takes."""
+"""What answers are worth: scikit-learn's metrics over all rows, and over slices of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import onnxruntime
 
-from models.manifest import PROBABILITY
+from models.metric_names import METRICS_OF, usual_metric
+from models.parameters import canonical
 
-BATCH_ROWS = 65_536
-LATENCY_RUNS, LATENCY_WARM_UP = 200, 20
+if TYPE_CHECKING:
+    from models.spec import PipelineSpec
+    from models.spec_parts import Metric, Task
+
+CALIBRATION_BINS = 10
+MAXIMUM_SLICES = 50
+"""Slices reported for a column: the ones with the most rows."""
+LIGHTGBM_ALPHA = 0.9
+"""LightGBM's own default of the quantile that is trained for."""
+
+type Labels = np.ndarray[Any, Any]
+"""[N]: the class's code, or the number."""
+type Answers = np.ndarray[Any, np.dtype[np.float64]]
+"""float64 [N, K]: probabilities of the classes; in a regression the values [N, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """How a pipeline's models are measured. `metric` decides; `alpha` is the quantile of a pinball loss, if any."""
+
+    task: Task
+    metric: Metric
+    alpha: float | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that can be measured."""
+        return tuple(name for name in METRICS_OF[self.task] if name != "pinball" or self.alpha is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Quality over rows. The figures are None where the rows do not say: no rows, or (AUC, AP) only one class."""
+    """Quality over rows. A figure is None where the rows do not say: there is none, or (AUC, AP) only of one class."""
 
     rows: int
-    positives: int
-    auc: float | None
-    average_precision: float | None
-    log_loss: float | None
-    brier: float | None
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float | None:
+        return self.figures.get(name)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Flat: `rows` beside the figures."""
+        return {"rows": self.rows, **self.figures}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_dict` made."""
+        return cls(data["rows"], {name: value for name, value in data.items() if name != "rows"})
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds for one row through the graph."""
+class Slice:
+    """The rows whose `column` is `value`, as both models answer them. `champion` is None when there is none."""
 
-    p50: float
-    p99: float
+    column: str
+    value: str
+    challenger: Metrics
+    champion: Metrics | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        rival = self.champion.to_dict() if self.champion else None
+        return {"column": self.column, "value": self.value, "challenger": self.challenger.to_dict(), "champion": rival}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_dict` made."""
+        rival = Metrics.from_dict(data["champion"]) if data["champion"] else None
+        return cls(data["column"], data["value"], Metrics.from_dict(data["challenger"]), rival)
 
 
-def evaluate(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> Metrics:
-    """Metrics of P(positive) `scores`, float64 [N], against `labels`, 0 or 1 [N]."""
+def yardstick(spec: PipelineSpec) -> Yardstick:
+    """How the pipeline's models are measured."""
+    quantile = spec.objective == "quantile"
+    alpha = float(canonical(spec.training.parameters).get("alpha", LIGHTGBM_ALPHA)) if quantile else None  # type: ignore[arg-type]
+    return Yardstick(spec.task, spec.gate.metric or usual_metric(spec.task, spec.objective), alpha)
+
+
+def evaluate(labels: Labels, answers: Answers, by: Yardstick) -> Metrics:
+    """All metrics of the task. The answers are of the rows that the labels are of."""
+    if not len(labels):
+        counted: dict[str, float | None] = {"positives": 0} if by.task == "binary" else {}
+        return Metrics(0, {**counted, **dict.fromkeys(by.metrics)})
+    measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[by.task]
+    return Metrics(len(labels), measure(labels, answers, by))
+
+
+def evaluate_slices(
+    column: str, values: Sequence[str], labels: Labels, challenger: Answers, champion: Answers | None, by: Yardstick
+) -> list[Slice]:
+    """Both models for each value that `column` has in the rows ('' is missing), for those with the most rows."""
+    names, codes, counts = np.unique(np.array(values, dtype=str), return_inverse=True, return_counts=True)
+    slices = []
+    for code in np.argsort(-counts, kind="stable")[:MAXIMUM_SLICES]:
+        rows = codes == code
+        rival = evaluate(labels[rows], champion[rows], by) if champion is not None else None
+        slices.append(Slice(column, str(names[code]), evaluate(labels[rows], challenger[rows], by), rival))
+    return slices
+
+
+def _binary(labels: Labels, answers: Answers, _: Yardstick) -> dict[str, float | None]:
     from sklearn import metrics
 
-    rows, positives = len(labels), int(labels.sum())
-    if rows == 0:
-        return Metrics(0, 0, None, None, None, None)
-    both = 0 < positives < rows
-    return Metrics(
-        rows=rows,
-        positives=positives,
-        auc=float(metrics.roc_auc_score(labels, scores)) if both else None,
-        average_precision=float(metrics.average_precision_score(labels, scores)) if both else None,
-        log_loss=float(metrics.log_loss(labels, scores, labels=[0, 1])),
-        brier=float(metrics.brier_score_loss(labels, scores, pos_label=1)),
-    )
+    scores, positives = answers[:, 1], int((labels == 1).sum())
+    both = 0 < positives < len(labels)
+    return {
+        "positives": positives,
+        "auc": float(metrics.roc_auc_score(labels, scores)) if both else None,
+        "average_precision": float(metrics.average_precision_score(labels, scores)) if both else None,
+        "log_loss": float(metrics.log_loss(labels, scores, labels=[0, 1])),
+        "brier": float(metrics.brier_score_loss(labels, scores, pos_label=1)),
+        "calibration_error": calibration_error(labels, scores),
+        "accuracy": float(metrics.accuracy_score(labels, answers.argmax(axis=1))),
+    }
 
 
-def score(
-    model: bytes, feeds: Mapping[str, np.ndarray[Any, Any]], *, threads: int = 1
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """P(positive), float64 [N], from a served graph, in batches."""
-    session = open_session(model, threads=threads)
-    rows = len(next(iter(feeds.values())))
-    result = np.empty(rows, np.float64)
-    for start in range(0, rows, BATCH_ROWS):
-        batch = {name: values[start : start + BATCH_ROWS] for name, values in feeds.items()}
-        result[start : start + BATCH_ROWS] = session.run([PROBABILITY], batch)[0][:, 1]
-    return result
+def calibration_error(
+    labels: Labels, scores: np.ndarray[Any, Any], weights: np.ndarray[Any, Any] | None = None
+) -> float:
+    """Expected calibration error over ten bins of equal width, each weighed by its rows.
+
+    Naeini, Cooper, Hauskrecht: Obtaining Well Calibrated Probabilities Using Bayesian Binning (2015).
+    """
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    counted = np.ones(len(scores)) if weights is None else weights
+    gaps = np.bincount(bins, counted * (scores - labels), CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / counted.sum())
 
 
-def measure_latency(model: bytes, one_row: Mapping[str, np.ndarray[Any, Any]], timer: Callable[[], float]) -> Latency:
-    """One row through the graph, many times. `timer` gives seconds, like time.perf_counter."""
-    session = open_session(model, threads=1)
-    taken = []
-    for run in range(LATENCY_WARM_UP + LATENCY_RUNS):
-        begin = timer()
-        session.run([PROBABILITY], one_row)
-        if run >= LATENCY_WARM_UP:
-            taken.append(timer() - begin)
-    p50, p99 = np.percentile(taken, [50, 99]) * 1000
-    return Latency(float(p50), float(p99))
+def _multiclass(labels: Labels, answers: Answers, _: Yardstick) -> dict[str, float | None]:
+    from sklearn import metrics
+
+    codes, chosen = np.arange(answers.shape[1]), answers.argmax(axis=1)
+    return {
+        "log_loss": float(metrics.log_loss(labels, answers, labels=codes)),
+        "accuracy": float(metrics.accuracy_score(labels, chosen)),
+        "macro_f1": float(metrics.f1_score(labels, chosen, labels=codes, average="macro", zero_division=0.0)),
+    }
 
 
-def open_session(model: bytes, *, threads: int) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on `threads` threads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _regression(labels: Labels, answers: Answers, by: Yardstick) -> dict[str, float | None]:
+    from sklearn import metrics
+
+    values = answers[:, 0]
+    figures: dict[str, float | None] = {
+        "rmse": float(metrics.root_mean_squared_error(labels, values)),
+        "mae": float(metrics.mean_absolute_error(labels, values)),
+    }
+    if by.alpha is not None:
+        figures["pinball"] = float(metrics.mean_pinball_loss(labels, values, alpha=by.alpha))
+    return figures

@@ -1,14 +1,15 @@
-"""A booster and its feature graph become one ONNX graph: raw columns in, class probabilities out.
+"""A booster and its feature graph become one ONNX graph: raw columns in, answers out.
 
 `exact`: one ai.onnx.ml v5 TreeEnsemble in float64, built from the booster's own dump, so that it takes the same branch
-as LightGBM on every row. `portable`: onnxmltools' TreeEnsembleClassifier in float32 (ai.onnx.ml 4), for runtimes
-without the v5 kernel, with thresholds moved so that it takes the same branches as well.
+as LightGBM on every row. `portable`: onnxmltools' trees in float32 (ai.onnx.ml 4), for runtimes without the v5 kernel,
+with thresholds moved so that they take the same branches as well. Features that no tree uses are not computed.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,84 +18,137 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.errors import RatchetError, bounded
-from models.features import FEATURES, IR_VERSION, ML_OPSET, OPSET
-from models.manifest import PROBABILITY, Signature
+from models.ensemble import (
+    ExportError,
+    Node,
+    largest_float32_below,
+    link_of,
+    missing_goes_left,
+    nodes_of,
+    refuse_inexact,
+    threshold,
+    used_features,
+)
+from models.features import FEATURES, IR_VERSION, ML_OPSET, OPSET, select_features
+from models.link_nodes import PREFIX, SCORES, link_nodes
+from models.manifest import Signature
+
+__all__ = ["ExportError", "ExportKind", "export", "opset_of"]
 
 ExportKind = Literal["exact", "portable"]
 
 ML_OPSET_PORTABLE = 4
-PREFIX = "__model_"
-"""Names inside the model's part of the graph: they must not meet the feature graph's."""
-INFINITE = 1e300
-"""`dump_model` writes an infinite threshold as this."""
-ZERO = float(np.float32(1e-35))
-"""LightGBM's kZeroThreshold (include/LightGBM/meta.h)."""
 LEQ, SUM, NO_TRANSFORM = 0, 1, 0
 """TreeEnsemble's codes for the node mode BRANCH_LEQ, the aggregate SUM and no post-transform."""
 
 
-class ExportError(RatchetError):
-    """The booster uses something that ONNX cannot express exactly. `what` names it."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"the model cannot be exported: {what}: {why}")
-        self.what = what
-
-
 def export(booster_text: str, features_graph: bytes, signature: Signature, *, kind: ExportKind) -> bytes:
-    """One graph with the signature's inputs and the output `probability`, DOUBLE [N, 2]: P(negative), P(positive).
+    """One graph with the signature's inputs and its output, DOUBLE [N, K]: probabilities, or in a regression the value.
 
     Equal inputs give equal bytes. Raises ExportError.
     """
     booster = lgb.Booster(model_str=booster_text)
     dump = booster.dump_model()
-    _refuse_inexact(dump)
-    build = _exact_tail if kind == "exact" else _portable_tail
+    refuse_inexact(dump)
+    link, per_iteration = link_of(dump), int(dump["num_tree_per_iteration"])
+    if max(len(signature.classes), 1) != (2 if link.function == "logistic" else per_iteration):
+        raise ExportError("objective", f"{per_iteration} scores do not make {list(signature.classes)}")
     features = onnx.load_model_from_string(features_graph)
-    return _joined(features, *build(booster, dump), signature)
+    _check_inputs(features, signature)
+    used = used_features(dump)
+    places = {feature: place for place, feature in enumerate(used)}
+    # The logistic function of s is the softmax of (0, s): the trees write the second column of two.
+    trees = _Trees(dump, places, targets=2 if link.function == "logistic" else per_iteration)
+    nodes = trees.exact() if kind == "exact" else trees.portable(booster_text, booster.num_feature())
+    tail = link_nodes(link, width=trees.targets, output=signature.output)
+    graph = _joined(select_features(features, used), [*nodes, *tail.nodes], tail.constants, signature)
+    ml = ML_OPSET if kind == "exact" else ML_OPSET_PORTABLE
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ml)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ratchet")
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
-type Tail = tuple[list[onnx.NodeProto], int]
-"""Nodes from `features` to `probability`, and the ai.onnx.ml version they need."""
+def opset_of(model: bytes) -> dict[str, int]:
+    """The operator sets that a graph needs, by domain ('' is ONNX's own)."""
+    return {opset.domain: opset.version for opset in onnx.load_model_from_string(model).opset_import}
 
 
-def _refuse_inexact(dump: dict[str, Any]) -> None:
-    name, *options = str(dump.get("objective", "")).split(" ")
-    if name != "binary":
-        raise ExportError(f"objective {bounded(name, 40)!r}", "only binary models are exported")
-    if any(option.startswith("sigmoid:") and float(option.removeprefix("sigmoid:")) != 1.0 for option in options):
-        raise ExportError("sigmoid", "the graph applies the standard logistic function")
-    if dump.get("average_output"):
-        raise ExportError("average_output", "random forests average their trees")
-    if dump["num_tree_per_iteration"] != 1:
-        raise ExportError("num_tree_per_iteration", "only binary models are exported")
-    for tree in dump["tree_info"]:
-        for node in _nodes(tree["tree_structure"]):
-            if node.get("leaf_features"):
-                raise ExportError("linear_tree", "leaves hold linear models")
-            if "split_feature" not in node:
-                continue
-            if node["decision_type"] != "<=":
-                raise ExportError("a categorical split", "categories are encoded by the feature graph")
-            if node["missing_type"] == "Zero":
-                raise ExportError("zero_as_missing", "ONNX trees treat zero as a number")
+def _check_inputs(features: onnx.ModelProto, signature: Signature) -> None:
+    names = [value.name for value in features.graph.input]
+    expected = [column.name for column in signature.inputs]
+    if names != expected:
+        raise ExportError("the feature graph", f"it takes {names}, the signature says {expected}")
 
 
-def _nodes(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every node of a tree, depth first, left before right. Iterative: trees may be deeper than Python's stack."""
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        yield node
-        if "split_feature" in node:
-            stack += [node["right_child"], node["left_child"]]
+@dataclass(frozen=True, slots=True)
+class _Trees:
+    """The booster's trees as an operator from `features` to SCORES, DOUBLE [N, targets]."""
+
+    dump: Mapping[str, Any]
+    places: Mapping[int, int]
+    """Where a feature is among the ones that are computed."""
+    targets: int
+
+    def exact(self) -> list[onnx.NodeProto]:
+        per_iteration = self.dump["num_tree_per_iteration"]
+        ensemble = _Ensemble(self.places)
+        for number, tree in enumerate(self.dump["tree_info"]):
+            ensemble.add(tree["tree_structure"], target=self._target(number % per_iteration))
+        widen = helper.make_node("Cast", [FEATURES], [f"{PREFIX}wide"], to=TensorProto.DOUBLE)
+        return [widen, ensemble.node(f"{PREFIX}wide", SCORES, self.targets)]
+
+    def portable(self, booster_text: str, features: int) -> list[onnx.NodeProto]:
+        attributes = _converted(booster_text, features)
+        self._snap(attributes)
+        weights = "class" if "class_ids" in attributes else "target"
+        ensemble = helper.make_node(
+            "TreeEnsembleRegressor",
+            [FEATURES],
+            [f"{PREFIX}narrow"],
+            domain="ai.onnx.ml",
+            name=f"{PREFIX}trees",
+            n_targets=self.targets,
+            aggregate_function="SUM",
+            post_transform="NONE",
+            target_ids=[self._target(target) for target in attributes[f"{weights}_ids"]],
+            target_nodeids=attributes[f"{weights}_nodeids"],
+            target_treeids=attributes[f"{weights}_treeids"],
+            target_weights=attributes[f"{weights}_weights"],
+            **{name: value for name, value in attributes.items() if name.startswith("nodes_")},
+        )
+        return [ensemble, helper.make_node("Cast", [f"{PREFIX}narrow"], [SCORES], to=TensorProto.DOUBLE)]
+
+    def _target(self, score: int) -> int:
+        return score if self.targets == self.dump["num_tree_per_iteration"] else 1
+
+    def _snap(self, attributes: dict[str, Any]) -> None:
+        """Moves the float32 thresholds so that they divide float32 features as the float64 ones do.
+
+        x <= t holds for a float32 x exactly when x is at most the largest float32 that is not above t. The converter
+        rounds to the nearest one instead, which is above t for about every fifth threshold.
+        """
+        places = zip(attributes["nodes_treeids"], attributes["nodes_nodeids"], strict=True)
+        position = {place: index for index, place in enumerate(places)}
+        true_ids, false_ids = attributes["nodes_truenodeids"], attributes["nodes_falsenodeids"]
+        for number, tree in enumerate(self.dump["tree_info"]):
+            stack: list[tuple[Node, int]] = [(tree["tree_structure"], position[number, 0])]
+            while stack:
+                node, index = stack.pop()
+                if "split_feature" not in node:
+                    continue
+                attributes["nodes_values"][index] = largest_float32_below(threshold(node))
+                attributes["nodes_featureids"][index] = self.places[node["split_feature"]]
+                attributes["nodes_missing_value_tracks_true"][index] = int(missing_goes_left(node))
+                stack.append((node["left_child"], position[number, true_ids[index]]))
+                stack.append((node["right_child"], position[number, false_ids[index]]))
 
 
 @dataclass(slots=True)
 class _Ensemble:
     """The attributes of TreeEnsemble, filled tree by tree."""
 
+    places: Mapping[int, int]
     roots: list[int] = field(default_factory=list)
     features: list[int] = field(default_factory=list)
     splits: list[float] = field(default_factory=list)
@@ -102,30 +156,28 @@ class _Ensemble:
     children: dict[str, list[int]] = field(default_factory=lambda: {"true": [], "false": []})
     leaves: dict[str, list[int]] = field(default_factory=lambda: {"true": [], "false": []})
     weights: list[float] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
 
-    def add(self, root: dict[str, Any]) -> None:
+    def add(self, root: Node, *, target: int) -> None:
         base = len(self.features)
         self.roots.append(base)
-        inner = [node for node in _nodes(root) if "split_feature" in node]
+        inner = [node for node in nodes_of(root) if "split_feature" in node]
         if not inner:
-            self._add_stump(root)
+            self._add_stump(root, target)
             return
         index = {id(node): base + position for position, node in enumerate(inner)}
         for node in inner:
-            threshold = _threshold(node)
-            self.features.append(node["split_feature"])
-            self.splits.append(threshold)
-            # Without a direction for missing values, LightGBM reads NaN as zero.
-            goes_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0.0
-            self.missing_left.append(int(goes_left))
+            self.features.append(self.places[node["split_feature"]])
+            self.splits.append(threshold(node))
+            self.missing_left.append(int(missing_goes_left(node)))
             for side, child in (("true", node["left_child"]), ("false", node["right_child"])):
                 is_leaf = "split_feature" not in child
                 self.leaves[side].append(int(is_leaf))
-                self.children[side].append(self._leaf(child) if is_leaf else index[id(child)])
+                self.children[side].append(self._leaf(child, target) if is_leaf else index[id(child)])
 
-    def _add_stump(self, leaf: dict[str, Any]) -> None:
+    def _add_stump(self, leaf: Node, target: int) -> None:
         """A tree of one leaf: a split with the same leaf on both sides, because ONNX has no tree without a split."""
-        weight = self._leaf(leaf)
+        weight = self._leaf(leaf, target)
         self.features.append(0)
         self.splits.append(0.0)
         self.missing_left.append(0)
@@ -133,19 +185,20 @@ class _Ensemble:
             self.leaves[side].append(1)
             self.children[side].append(weight)
 
-    def _leaf(self, leaf: dict[str, Any]) -> int:
+    def _leaf(self, leaf: Node, target: int) -> int:
         self.weights.append(leaf["leaf_value"])
+        self.targets.append(target)
         return len(self.weights) - 1
 
-    def node(self, source: str, target: str) -> onnx.NodeProto:
-        """The operator: float64 [N, F] to [N, 2], where column 0 is zero and column 1 the raw score."""
+    def node(self, source: str, output: str, targets: int) -> onnx.NodeProto:
+        """The operator: float64 [N, F] to [N, targets], the sum of the trees of each target."""
         modes = np.full(len(self.features), LEQ, np.uint8)
         return helper.make_node(
             "TreeEnsemble",
             [source],
-            [target],
+            [output],
             domain="ai.onnx.ml",
-            n_targets=2,
+            n_targets=targets,
             aggregate_function=SUM,
             post_transform=NO_TRANSFORM,
             tree_roots=self.roots,
@@ -157,98 +210,40 @@ class _Ensemble:
             nodes_trueleafs=self.leaves["true"],
             nodes_falseleafs=self.leaves["false"],
             nodes_missing_value_tracks_true=self.missing_left,
-            leaf_targetids=[1] * len(self.weights),
+            leaf_targetids=self.targets,
             leaf_weights=numpy_helper.from_array(np.array(self.weights, np.float64), "weights"),
         )
 
 
-def _exact_tail(_: lgb.Booster, dump: dict[str, Any]) -> Tail:
-    ensemble = _Ensemble()
-    for tree in dump["tree_info"]:
-        ensemble.add(tree["tree_structure"])
-    nodes = [
-        helper.make_node("Cast", [FEATURES], [f"{PREFIX}wide"], to=TensorProto.DOUBLE),
-        ensemble.node(f"{PREFIX}wide", f"{PREFIX}scores"),
-        # softmax(0, s) is (1 - logistic(s), logistic(s)). It works row by row, so that a row alone and a row in a batch
-        # give the same bits, which onnxruntime's float64 Sigmoid and Exp do not.
-        helper.make_node("Softmax", [f"{PREFIX}scores"], [PROBABILITY], axis=1),
-    ]
-    return nodes, ML_OPSET
+def _converted(booster_text: str, features: int) -> dict[str, Any]:
+    """The attributes of onnxmltools' tree ensemble.
 
-
-def _portable_tail(booster: lgb.Booster, dump: dict[str, Any]) -> Tail:
+    It is told of a plain objective, because it gets the links of some wrong and refuses others; the link follows in
+    operators of its own.
+    """
+    plain = re.sub(r"^objective=(?!multiclass).*$", "objective=regression", booster_text, flags=re.MULTILINE)
+    plain = re.sub(r"^\[objective: (?!multiclass).*\]$", "[objective: regression]", plain, flags=re.MULTILINE)
+    plain = re.sub(r"^average_output\n", "", plain, flags=re.MULTILINE)
     with warnings.catch_warnings():
         # onnxmltools imports helpers that onnx has deprecated; nothing in its output depends on them.
         warnings.simplefilter("ignore", DeprecationWarning)
         from onnxmltools import convert_lightgbm
         from onnxmltools.convert.common.data_types import FloatTensorType
 
-        shape = [("x", FloatTensorType([None, booster.num_feature()]))]
-        converted = convert_lightgbm(booster, initial_types=shape, zipmap=False, target_opset=9)
-    (ensemble,) = [node for node in converted.graph.node if node.op_type == "TreeEnsembleClassifier"]
-    _snap(ensemble, dump)
-    ensemble.input[:] = [FEATURES]
-    ensemble.output[:] = [f"{PREFIX}label", f"{PREFIX}narrow"]
-    ensemble.name = f"{PREFIX}trees"
-    widen = helper.make_node("Cast", [f"{PREFIX}narrow"], [PROBABILITY], to=TensorProto.DOUBLE)
-    return [ensemble, widen], ML_OPSET_PORTABLE
+        shape = [("x", FloatTensorType([None, features]))]
+        converted = convert_lightgbm(lgb.Booster(model_str=plain), initial_types=shape, zipmap=False, target_opset=9)
+    (ensemble,) = [node for node in converted.graph.node if node.op_type.startswith("TreeEnsemble")]
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in ensemble.attribute}
+    return {name: list(value) if not isinstance(value, bytes | int) else value for name, value in values.items()}
 
 
-def _snap(ensemble: onnx.NodeProto, dump: dict[str, Any]) -> None:
-    """Moves the float32 thresholds so that they divide float32 features as the float64 ones do.
-
-    x <= t holds for a float32 x exactly when x is at most the largest float32 that is not above t. The converter rounds
-    to the nearest one instead, which is above t for about every fifth threshold.
-    """
-    attributes = {attribute.name: attribute for attribute in ensemble.attribute}
-    values = attributes["nodes_values"].floats
-    places = zip(attributes["nodes_treeids"].ints, attributes["nodes_nodeids"].ints, strict=True)
-    position = {place: index for index, place in enumerate(places)}
-    true_ids, false_ids = attributes["nodes_truenodeids"].ints, attributes["nodes_falsenodeids"].ints
-    for number, tree in enumerate(dump["tree_info"]):
-        stack = [(tree["tree_structure"], position[number, 0])]
-        while stack:
-            node, index = stack.pop()
-            if "split_feature" in node:
-                values[index] = float(_largest_float32_below(_threshold(node)))
-                stack.append((node["left_child"], position[number, true_ids[index]]))
-                stack.append((node["right_child"], position[number, false_ids[index]]))
-
-
-def _largest_float32_below(threshold: float) -> np.float32:
-    nearest = np.float32(threshold)
-    return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest
-
-
-def _threshold(node: dict[str, Any]) -> float:
-    """The split's threshold for ONNX, which compares values as they are.
-
-    LightGBM reads values within ZERO of zero as zero (Predictor drops them from the row), so that thresholds in that
-    range are moved to its edges.
-    """
-    value = float(node["threshold"])
-    if abs(value) >= INFINITE:
-        return float(np.copysign(np.inf, value))
-    if 0.0 <= value < ZERO:
-        return ZERO
-    if -ZERO <= value < 0.0:
-        return float(np.nextafter(-ZERO, -np.inf))
-    return value
-
-
-def _joined(features: onnx.ModelProto, nodes: list[onnx.NodeProto], ml: int, signature: Signature) -> bytes:
-    names = [value.name for value in features.graph.input]
-    expected = [column.name for column in signature.inputs]
-    if names != expected:
-        raise ExportError("the feature graph", f"it takes {names}, the signature says {expected}")
-    graph = helper.make_graph(
-        [*features.graph.node, *nodes],
+def _joined(
+    features: onnx.GraphProto, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], signature: Signature
+) -> onnx.GraphProto:
+    return helper.make_graph(
+        [*features.node, *nodes],
         "ratchet",
-        features.graph.input,
-        [helper.make_tensor_value_info(PROBABILITY, TensorProto.DOUBLE, ["N", 2])],
-        features.graph.initializer,
+        features.input,
+        [helper.make_tensor_value_info(signature.output, TensorProto.DOUBLE, ["N", signature.width])],
+        [*features.initializer, *constants],
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ml)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ratchet")
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.evaluation import Metrics
+from models.bootstrap import Gain, bootstrap_gain
+from models.evaluation import Metrics, Slice, Yardstick
+from models.metric_names import HIGHER_IS_BETTER, SHOWN
 from models.parity import ParityReport
 
 if TYPE_CHECKING:
-    from models.spec import Gate
+    from models.spec_parts import Gate, Metric
 
 _PARITY = "graph and model differ by {{value:.1e}} over {rows:,} rows; {{limit:.0e}} is allowed"
-RESAMPLES = 1_000
-"""Bootstrap resamples: the 10 % quantile of a thousand is known to about one percentage point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,130 +31,123 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """AUC of the challenger minus that of the champion on the same rows, and its one-sided lower confidence bound."""
+class Evidence:
+    """What a challenger is judged by, on rows that taught neither model.
 
-    value: float
-    lower: float
-    confidence: float
+    `labels` is [N]; the answers are float64 [N, K]; `groups` [N] says which rows belong together, if the holdout is by
+    group. Without a champion its metrics and answers are None; `uncompared` says why, if there is one all the same: it
+    cannot be judged on these rows. `holdout_rows` is how many rows there were before those that taught the champion
+    were left out.
+    """
+
+    labels: np.ndarray[Any, Any]
+    challenger: Metrics
+    challenger_answers: np.ndarray[Any, Any]
+    parity: ParityReport
+    size_bytes: int
+    seed: int
+    latency_p99_ms: float | None = None
+    champion: Metrics | None = None
+    champion_answers: np.ndarray[Any, Any] | None = None
+    groups: np.ndarray[Any, Any] | None = None
+    slices: Sequence[Slice] = ()
+    uncompared: str = ""
+    holdout_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether the challenger is promoted, and why. `gain` is None without a champion to compare with."""
+    """Whether the challenger is promoted, and why. `gain` is None without a champion to compare with.
+
+    `warnings` are sentences about what weakens the judgement.
+    """
 
     promote: bool
     checks: tuple[Check, ...]
     gain: Gain | None
     sentence: str
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def decide(
-    gate: Gate,
-    *,
-    challenger: Metrics,
-    champion: Metrics | None,
-    uncompared: str = "",
-    labels: np.ndarray[Any, Any],
-    challenger_scores: np.ndarray[Any, Any],
-    champion_scores: np.ndarray[Any, Any] | None,
-    parity: ParityReport,
-    latency_p99_ms: float | None,
-    size_bytes: int,
-    seed: int,
-) -> Decision:
-    """All checks of the gate. Without a champion only the absolute ones apply.
-
-    `uncompared` says why there is none although there is: the one that is served cannot be judged on these rows.
-    Labels are 0 or 1 [N]; scores are P(positive), float64 [N], of the same rows, which taught neither model.
-    """
-    checks = [
-        _at_least("rows", challenger.rows, gate.minimum_rows, "{value:,.0f} unseen rows; {limit:,.0f} are needed"),
-        _at_least("auc", challenger.auc, gate.minimum_auc, "AUC {value:.4f}; at least {limit:.4f} is needed"),
-        _check(
-            "parity",
-            parity.passed,
-            parity.worst,
-            parity.tolerance,
-            _PARITY.format(rows=parity.rows + parity.adversarial_rows),
-        ),
-        _at_most(
-            "latency",
-            latency_p99_ms,
-            gate.maximum_latency_ms,
-            "one row takes {value:.2f} ms (p99); {limit:g} ms is allowed",
-        ),
-        _at_most(
-            "size", size_bytes / 1e6, gate.maximum_size_mb, "the graph has {value:.2f} MB; {limit:g} MB is allowed"
-        ),
-    ]
+def decide(gate: Gate, by: Yardstick, given: Evidence) -> Decision:
+    """All checks of the gate. Without a champion only the absolute ones apply."""
+    checks = [*_absolute(gate, by, given), *_of_the_graph(gate, given)]
     gain = None
-    if champion is not None and champion_scores is not None and challenger.auc is not None:
-        gain = bootstrap_gain(labels, challenger_scores, champion_scores, confidence=gate.confidence, seed=seed)
-        checks.append(
-            Check(
-                "gain",
-                gain.lower > gate.improvement,
-                gain.lower,
-                gate.improvement,
-                f"the AUC's gain is at least {gain.lower:+.4f} with {gate.confidence:.0%} confidence; "
-                f"it has to exceed {gate.improvement:+.4f}",
-            )
+    if given.champion is not None and given.champion_answers is not None and given.challenger[by.metric] is not None:
+        gain = bootstrap_gain(
+            given.labels,
+            given.challenger_answers,
+            given.champion_answers,
+            by,
+            confidence=gate.confidence,
+            seed=given.seed,
+            groups=given.groups,
         )
+        checks.append(_gained(gate, by, gain))
+        if gate.slice_loss is not None:
+            checks.append(_worst_slice(gate, gate.slice_loss, by, given.slices))
     promote = all(check.passed for check in checks)
-    return Decision(promote, tuple(checks), gain, _sentence(challenger, champion, uncompared, gain, checks))
+    sentence = _sentence(by, given, gain, checks)
+    return Decision(promote, tuple(checks), gain, sentence, tuple(_warnings(gate, given)))
 
 
-def bootstrap_gain(
-    labels: np.ndarray[Any, Any],
-    challenger: np.ndarray[Any, Any],
-    champion: np.ndarray[Any, Any],
-    *,
-    confidence: float,
-    seed: int,
-) -> Gain:
-    """The gain in AUC with its one-sided lower bound from a paired bootstrap (percentile method).
-
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Rows are drawn with both scores, each
-    class by itself, so that a resample has both classes; a draw is a count per row, and the AUC of counted rows comes
-    from one pass over presorted scores. Raises ValueError when the labels have one class.
-    """
-    positive = labels.astype(bool)
-    if positive.all() or not positive.any():
-        raise ValueError("an AUC needs both classes")
-    rng = np.random.default_rng(seed)
-    ranked = [_Ranked(scores) for scores in (challenger, champion)]
-    everything = np.ones(len(labels))
-    value = ranked[0].auc(positive, everything) - ranked[1].auc(positive, everything)
-    differences = np.empty(RESAMPLES)
-    for resample in range(RESAMPLES):
-        weights = np.empty(len(labels))
-        for rows in (positive, ~positive):
-            count = int(rows.sum())
-            weights[rows] = np.bincount(rng.integers(0, count, count), minlength=count)
-        differences[resample] = ranked[0].auc(positive, weights) - ranked[1].auc(positive, weights)
-    return Gain(float(value), float(np.quantile(differences, 1 - confidence)), confidence)
+def _absolute(gate: Gate, by: Yardstick, given: Evidence) -> Iterator[Check]:
+    measured = given.challenger
+    yield _at_least("rows", measured.rows, gate.minimum_rows, "{value:,.0f} unseen rows; {limit:,.0f} are needed")
+    usual: Mapping[Metric, float] = {"auc": gate.minimum_auc} if by.task == "binary" else {}
+    for name, limit in {**usual, **gate.minimum}.items():
+        words = f"{SHOWN[name]} {{value:.4f}}; at least {{limit:.4f}} is needed"
+        yield _at_least(name, measured[name], limit, words)
+    for name, limit in gate.maximum.items():
+        yield _at_most(name, measured[name], limit, f"{SHOWN[name]} {{value:.5g}}; at most {{limit:.5g}} is allowed")
 
 
-class _Ranked:
-    """Scores sorted once, for many weighted AUCs."""
+def _of_the_graph(gate: Gate, given: Evidence) -> Iterator[Check]:
+    parity = given.parity
+    words = _PARITY.format(rows=parity.rows + parity.adversarial_rows)
+    yield _check("parity", parity.passed, parity.worst, parity.tolerance, words)
+    words = "one row takes {value:.2f} ms (p99); {limit:g} ms is allowed"
+    yield _at_most("latency", given.latency_p99_ms, gate.maximum_latency_ms, words)
+    words = "the graph has {value:.2f} MB; {limit:g} MB is allowed"
+    yield _at_most("size", given.size_bytes / 1e6, gate.maximum_size_mb, words)
 
-    def __init__(self, scores: np.ndarray[Any, Any]) -> None:
-        self._order = np.argsort(scores, kind="stable")
-        ordered = scores[self._order]
-        # Where each run of equal scores begins: equal scores count half.
-        self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
 
-    def auc(self, positive: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> float:
-        """P(score of a positive > score of a negative) + P(equal) / 2 over weighted rows (Mann-Whitney)."""
-        ordered, weight = positive[self._order], weights[self._order]
-        ups = np.add.reduceat(np.where(ordered, weight, 0.0), self._starts)
-        downs = np.add.reduceat(np.where(ordered, 0.0, weight), self._starts)
-        below = np.cumsum(downs) - downs
-        return float((ups * (below + downs / 2)).sum() / (ups.sum() * downs.sum()))
+def _gained(gate: Gate, by: Yardstick, gain: Gain) -> Check:
+    sentence = (
+        f"the gain in {SHOWN[by.metric]} is at least {_signed(gain.lower, by)} with {gate.confidence:.0%} confidence; "
+        f"it has to exceed {_signed(gate.improvement, by)}"
+    )
+    return Check("gain", gain.lower > gate.improvement, gain.lower, gate.improvement, sentence)
+
+
+def _worst_slice(gate: Gate, limit: float, by: Yardstick, slices: Sequence[Slice]) -> Check:
+    """The largest loss in a slice that has enough rows, and where both models can be measured."""
+    losses = []
+    for part in slices:
+        ours, theirs = part.challenger[by.metric], part.champion[by.metric] if part.champion else None
+        if part.challenger.rows >= gate.slice_minimum_rows and ours is not None and theirs is not None:
+            losses.append((theirs - ours if by.metric in HIGHER_IS_BETTER else ours - theirs, part))
+    if not losses:
+        return Check("slice", True, 0.0, limit, f"no slice has the {gate.slice_minimum_rows:,} rows that decide")
+    loss, worst = max(losses, key=lambda pair: pair[0])
+    where = f"{worst.column} {worst.value or '(missing)'!r} ({worst.challenger.rows:,} rows)"
+    sentence = (
+        f"in the slice {where} {SHOWN[by.metric]} changes by {_signed(-loss, by)} for the better; "
+        f"{_signed(-limit, by)} is allowed"
+    )
+    return Check("slice", loss <= limit, loss, limit, sentence)
+
+
+def _warnings(gate: Gate, given: Evidence) -> Iterator[str]:
+    rows = given.challenger.rows
+    taught = given.holdout_rows - rows
+    if taught > 0 and rows < gate.minimum_rows:
+        yield f"{taught:,} of {given.holdout_rows:,} holdout rows taught the champion and do not count; {rows:,} remain"
+    elif taught > rows:
+        yield f"only {rows:,} of {given.holdout_rows:,} holdout rows did not teach the champion"
 
 
 def _at_least(name: str, value: float | None, limit: float, text: str) -> Check:
@@ -170,22 +163,33 @@ def _check(name: str, passed: bool, value: float | None, limit: float, text: str
     return Check(name, passed, None if value is None else float(value), float(limit), sentence)
 
 
-def _sentence(
-    challenger: Metrics, champion: Metrics | None, uncompared: str, gain: Gain | None, checks: Sequence[Check]
-) -> str:
+def _sentence(by: Yardstick, given: Evidence, gain: Gain | None, checks: Sequence[Check]) -> str:
     failed = [check.sentence for check in checks if not check.passed]
-    if challenger.auc is None:
-        compared = f"{challenger.rows:,} unseen rows decide nothing"
-    elif champion is None or champion.auc is None or gain is None:
-        rival = f"; {uncompared}" if uncompared else ", and no champion to compare with"
-        compared = f"AUC {challenger.auc:.4f} on {challenger.rows:,} unseen rows{rival}"
+    rows, named = given.challenger.rows, SHOWN[by.metric]
+    ours = given.challenger[by.metric]
+    theirs = given.champion[by.metric] if given.champion is not None else None
+    if ours is None:
+        compared = f"{rows:,} unseen rows decide nothing"
+    elif theirs is None or gain is None:
+        rival = f"; {given.uncompared}" if given.uncompared else ", and no champion to compare with"
+        compared = f"{named} {_plain(ours, by)} on {rows:,} unseen rows{rival}"
     else:
         compared = (
-            f"AUC {challenger.auc:.4f} against the champion's {champion.auc:.4f} "
-            f"on {challenger.rows:,} rows that neither has seen"
+            f"{named} {_plain(ours, by)} against the champion's {_plain(theirs, by)} "
+            f"on {rows:,} rows that neither has seen"
         )
     if not failed:
-        bound = f" (gain at least {gain.lower:+.4f} with {gain.confidence:.0%} confidence)" if gain else ""
+        bound = ""
+        if gain is not None:
+            bound = f" (gain at least {_signed(gain.lower, by)} with {gain.confidence:.0%} confidence)"
         return f"Promoted: {compared}{bound}."
-    stays = "The champion stays" if champion is not None or uncompared else "Not promoted"
+    stays = "The champion stays" if given.champion is not None or given.uncompared else "Not promoted"
     return f"{stays}: {compared}; but {'; '.join(failed)}."
+
+
+def _plain(value: float, by: Yardstick) -> str:
+    return f"{value:.5g}" if by.task == "regression" else f"{value:.4f}"
+
+
+def _signed(value: float, by: Yardstick) -> str:
+    return f"{value:+.4g}" if by.task == "regression" else f"{value:+.4f}"

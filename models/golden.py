@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from models.errors import RatchetError
-from models.evaluation import open_session
-from models.manifest import PROBABILITY, GoldenRows, Manifest
+from models.manifest import GoldenRows, Manifest
+from models.scoring import open_session
 
 COUNT = 16
 
@@ -24,14 +24,14 @@ class GoldenMismatch(RatchetError):
 
 
 def golden_rows(model: bytes, feed: Mapping[str, np.ndarray[Any, Any]], *, count: int = COUNT) -> GoldenRows:
-    """`count` rows spread over `feed`, and one with every column missing, with P of each class as the graph gives it.
+    """`count` rows spread over `feed`, and one with every column missing, with what the graph answers.
 
     One thread, as in serving: the answers are reproduced bit for bit by the same onnxruntime on the same kind of CPU.
     """
     rows = len(next(iter(feed.values())))
     chosen = np.unique(np.linspace(0, max(rows - 1, 0), min(count, rows)).astype(int))
     picked = {name: _with_missing(values[chosen]) for name, values in feed.items()}
-    answers = open_session(model, threads=1).run([PROBABILITY], picked)[0]
+    answers = open_session(model, threads=1).run(None, picked)[0]
     return GoldenRows(
         inputs={name: tuple(map(_plain, values.tolist())) for name, values in picked.items()},
         probabilities=tuple(tuple(row) for row in answers.tolist()),
@@ -56,7 +56,7 @@ def prove(model: bytes, manifest: Manifest) -> None:
         column.name: _column(manifest.golden.inputs[column.name], text=column.kind == "category")
         for column in manifest.signature.inputs
     }
-    answers = open_session(model, threads=1).run([PROBABILITY], feed)[0]
+    answers = open_session(model, threads=1).run(None, feed)[0]
     if not np.array_equal(answers, np.array(manifest.golden.probabilities)):
         raise GoldenMismatch(manifest.version, "it answers its golden rows differently than when it was made")
 

@@ -13,13 +13,14 @@ from typing import Any, Literal, Self
 MANIFEST_SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses a number it does not know."""
 
-PROBABILITY = "probability"
-"""The one output of a version's graph: DOUBLE [N, K]."""
+PROBABILITY, VALUE = "probability", "value"
+"""The one output of a version's graph: `probability`, DOUBLE [N, K], or in a regression `value`, DOUBLE [N, 1]."""
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """A pipeline's name: a prefix of blobs, a part of URLs, a file's name. To be matched in full."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+Task = Literal["binary", "multiclass", "regression"]
 InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
 UnknownColumns = Literal["error", "ignore"]
 MissingColumns = Literal["missing", "error"]
@@ -45,8 +46,9 @@ class InputColumn:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes).
+    """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes), or [N, 1] in a regression.
 
+    `positive` is the class that a binary model's one probability is of; other tasks have none ('').
     `unknown_columns` and `missing_columns` say what a request may have too much and leave out. Versions that were made
     before these were recorded have what was the rule then, which is the default.
     """
@@ -54,20 +56,34 @@ class Signature:
     inputs: tuple[InputColumn, ...]
     classes: tuple[str, ...]
     positive: str
+    task: Task = "binary"
     unknown_columns: UnknownColumns = "error"
     missing_columns: MissingColumns = "missing"
+
+    @property
+    def output(self) -> str:
+        """The name of the graph's output."""
+        return VALUE if self.task == "regression" else PROBABILITY
+
+    @property
+    def width(self) -> int:
+        """Columns of the graph's output."""
+        return len(self.classes) or 1
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From plain JSON types, as `asdict` and JSON make them."""
         inputs = tuple(InputColumn(**column) for column in data["inputs"])
-        policies = {name: data[name] for name in ("unknown_columns", "missing_columns") if name in data}
-        return cls(inputs, tuple(data["classes"]), data["positive"], **policies)
+        optional = {name: data[name] for name in ("task", "unknown_columns", "missing_columns") if name in data}
+        return cls(inputs, tuple(data["classes"]), data["positive"], **optional)
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenRows:
-    """Raw inputs by column (None = missing) and the probabilities [N, K] that the graph gives for them, bit for bit."""
+    """Raw inputs by column (None = missing) and what the graph gives for them, bit for bit.
+
+    `probabilities` is [N, K], in a regression the values [N, 1].
+    """
 
     inputs: Mapping[str, tuple[float | str | None, ...]]
     probabilities: tuple[tuple[float, ...], ...]
@@ -89,13 +105,45 @@ class LineagePartition:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldoutRule:
+    """Which rows are judged on and never taught. `since` is in seconds since 1970 UTC."""
+
+    by: Literal["time", "hash", "group"] = "time"
+    since: float = 0.0
+    fraction: float = 0.0
+    column: str = ""
+
+    def holds(self, time: Any, fold: Any) -> Any:
+        """Boolean [N] for arrays of times (float64 [N]) and folds (float64 [N] in [0, 1): of rows, or of groups)."""
+        return time >= self.since if self.by == "time" else fold < self.fraction
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
-    """Which rows taught a version: those of `partitions` with a time before `holdout_from` (seconds since 1970 UTC)."""
+    """Which rows taught a version: those of `partitions` that its holdout does not hold.
+
+    `holdout_from` is where a holdout by time begins (seconds since 1970 UTC), 0 for others, which `holdout` describes.
+    `data` is the contract that the partitions were cleaned by: under another one, a row has another place in its file.
+    """
 
     dataset: str
     spec: str
     holdout_from: float
     partitions: tuple[LineagePartition, ...]
+    holdout: HoldoutRule | None = None
+    data: str = ""
+
+    @property
+    def rule(self) -> HoldoutRule:
+        """The holdout; of a version from before there were several kinds, the one by time."""
+        return self.holdout or HoldoutRule("time", self.holdout_from)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From plain JSON types, as `asdict` and JSON make them."""
+        partitions = tuple(LineagePartition(**partition) for partition in data["partitions"])
+        holdout = HoldoutRule(**data["holdout"]) if data.get("holdout") else None
+        return cls(data["dataset"], data["spec"], data["holdout_from"], partitions, holdout, data.get("data", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +163,8 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     rejected: bool = False
     """Whether the gate rejected it. Who asks for such a version by its number gets it, and is told."""
+    opset: Mapping[str, int] = field(default_factory=dict)
+    """The operator sets that the graph needs, by domain ('' is ONNX's own)."""
     schema: int = MANIFEST_SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,17 +176,11 @@ class Manifest:
         """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
         if data.get("schema") != MANIFEST_SCHEMA:
             raise ValueError(f"model.json has schema {data.get('schema')!r}; this code reads {MANIFEST_SCHEMA}")
-        lineage = data["lineage"]
         return cls(
             **{
                 **data,
                 "signature": Signature.from_dict(data["signature"]),
                 "golden": GoldenRows.from_dict(data["golden"]),
-                "lineage": Lineage(
-                    dataset=lineage["dataset"],
-                    spec=lineage["spec"],
-                    holdout_from=lineage["holdout_from"],
-                    partitions=tuple(LineagePartition(**partition) for partition in lineage["partitions"]),
-                ),
+                "lineage": Lineage.from_dict(data["lineage"]),
             }
         )

@@ -1,36 +1,38 @@
-"""One partition's rows as the trainer takes them: features, labels, times and the fold that picks validation rows."""
+"""One partition's rows as the trainer takes them: features, labels, times, folds and weights."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from models.partitions import LABEL, TIME
+from models.folds import folds
+from models.partitions import GROUP, LABEL, TIME, WEIGHT
 
 if TYPE_CHECKING:
     import polars as pl
 
-_MAGIC = b"RATCHET-MATRIX-1\n"
-_DTYPES = {"x": np.float32, "y": np.uint8, "time": np.float64, "fold": np.float64}
-_FOLD_BITS = 53
-"""What a float64 holds exactly."""
+_MAGIC = b"RATCHET-MATRIX-2\n"
+_DTYPES = {"x": np.float32, "y": np.float64, "time": np.float64, "fold": np.float64, "weight": np.float32}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatrixPart:
-    """`x` float32 [N, F], `y` uint8 [N] (0 or 1), `time` float64 [N] (seconds since 1970 UTC), `fold` float64 [N].
+    """`x` float32 [N, F], `y` float64 [N] (the class's code, or the number), `time` float64 [N] (seconds since 1970
+    UTC), `fold` float64 [N], `weight` float32 [N].
 
-    `fold` is uniform in [0, 1) and belongs to the row for good: rows below `validation.fraction` validate.
+    `fold` is uniform in [0, 1) and belongs to the row (or its group) for good: holdouts by hash or group and validation
+    rows are chosen by it.
     """
 
     x: np.ndarray[Any, np.dtype[np.float32]]
-    y: np.ndarray[Any, np.dtype[np.uint8]]
+    y: np.ndarray[Any, np.dtype[np.float64]]
     time: np.ndarray[Any, np.dtype[np.float64]]
     fold: np.ndarray[Any, np.dtype[np.float64]]
+    weight: np.ndarray[Any, np.dtype[np.float32]]
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
@@ -39,7 +41,7 @@ class MatrixPart:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}; it takes {np.dtype(dtype)} for every row")
 
     def to_bytes(self) -> bytes:
-        """The four arrays as .npy, back to back after a magic line; equal parts give equal bytes."""
+        """The five arrays as .npy, back to back after a magic line; equal parts give equal bytes."""
         buffer = io.BytesIO()
         buffer.write(_MAGIC)
         for name in _DTYPES:
@@ -58,21 +60,41 @@ class MatrixPart:
             raise ValueError("this is no matrix part: something follows its arrays")
         return cls(**arrays)
 
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The part in a file that `to_bytes` filled, memory-mapped: only what is read takes memory, and not for long.
+
+        Raises ValueError when the file holds something else or was cut off.
+        """
+        arrays: dict[str, Any] = {}
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise ValueError("this is no matrix part: it starts with something else")
+            for name in _DTYPES:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                start = file.tell()
+                # An empty array cannot be mapped.
+                empty = 0 in shape
+                arrays[name] = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", start, shape)
+                file.seek(start + arrays[name].nbytes)
+            if file.read(1):
+                raise ValueError("this is no matrix part: something follows its arrays")
+        return cls(**arrays)
+
 
 def matrix_part(x: np.ndarray[Any, np.dtype[np.float32]], frame: pl.DataFrame, *, key: str) -> MatrixPart:
-    """A clean frame's rows with their features `x`. `key` names the partition (for example its path and eTag)."""
-    return MatrixPart(x=x, y=frame[LABEL].to_numpy(), time=frame[TIME].to_numpy(), fold=folds(key, frame.height))
+    """A clean frame's rows with their features `x`. `key` names the partition (for example its path)."""
+    ones = np.ones(frame.height, np.float32)
+    return MatrixPart(
+        x=x,
+        y=frame[LABEL].to_numpy().astype(np.float64),
+        time=frame[TIME].to_numpy(),
+        fold=row_folds(frame, key=key),
+        weight=frame[WEIGHT].to_numpy().astype(np.float32) if WEIGHT in frame.columns else ones,
+    )
 
 
-def folds(key: str, rows: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """float64 [rows] in [0, 1): a hash of (`key`, row number), whatever else is in the dataset.
-
-    SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) seeded with SHA-256 of `key`.
-    """
-    seed = np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
-    # uint64 arithmetic on arrays wraps around, as the algorithm wants.
-    z = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + seed
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(64 - _FOLD_BITS)).astype(np.float64) * 2.0**-_FOLD_BITS
+def row_folds(frame: pl.DataFrame, *, key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64 [N] in [0, 1): of each row's group, if the frame has groups; else of the row in the partition `key`."""
+    return frame[GROUP].to_numpy() if GROUP in frame.columns else folds(key, frame.height)

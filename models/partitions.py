@@ -7,44 +7,45 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import polars as pl
 
 from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_column
-from models.errors import bounded
+from models.expressions import check_expressions, evaluate_over
+from models.folds import group_folds
+from models.labels import LABEL, class_texts, read_labels
 from models.reading import REASON, ROW, PartitionRejected, read_rows
-from models.spec import ColumnType, PipelineSpec, SpecError
+from models.spec import PipelineSpec
 
-LABEL = "__label"
+__all__ = ["LABEL", "CleanPartition", "clean_partition", "from_parquet", "to_parquet"]
+
 TIME = "__time"
-
-_TYPES: Mapping[ColumnType, pl.DataType] = {
-    "number": pl.Float64(),
-    "integer": pl.Float64(),
-    "boolean": pl.Boolean(),
-    "category": pl.String(),
-    "timestamp": pl.Datetime("us"),
-    "text": pl.String(),
-}
-"""What a label expression sees of a column."""
+WEIGHT = "__weight"
+GROUP = "__group"
+_LARGEST_WEIGHT = 1e30
+"""LightGBM sums weights in float32 and float64; beyond this they are a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class CleanPartition:
     """What became of a file's rows.
 
-    `frame`: the spec's features in order (number, integer, boolean: Float64 with null for missing; category: String
-    with '' for missing), then `__label` (UInt8, 0 or 1) and `__time` (Float64, seconds since 1970 UTC).
+    `frame`: the spec's inputs in order, then what else it carries (number, integer, boolean: Float64 with null for
+    missing; timestamp: the same in seconds since 1970 UTC; category, text: String with '' for missing), then `__label`
+    (as in models.labels), `__time` (Float64, seconds since 1970 UTC, 0 without one), and, if the spec has them,
+    `__weight` (Float64) and `__group` (Float64 in [0, 1), the same for all rows of a group).
     `rejected`: `__row` (UInt32, the row's number in the file from 1), `__reason` (String), then the row as it was read.
     `reasons`: how many rows each kind of reason applies to, most frequent first; a row may have several.
+    `left_out`: rows for which the spec's filter is not true; they are in neither frame.
     """
 
     frame: pl.DataFrame
     rejected: pl.DataFrame
     rows_read: int
     reasons: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
 
 def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datetime | None = None) -> CleanPartition:
@@ -52,42 +53,26 @@ def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datet
 
     Rows later than `latest` are rejected: one that lies in the future would be the newest for ever, and so the only one
     to judge by.
-    Raises PartitionRejected when the file cannot be used as a whole, SpecError when the label's expression can be
-    evaluated over no file at all.
+    Raises PartitionRejected when the file cannot be used as a whole, SpecError when an expression of the spec can
+    be evaluated over no file at all.
     """
-    check_label(spec)
+    check_expressions(spec)
     raw, fields = read_rows(data, name=name, columns=list(spec.columns))
     typed = {column: read_column(raw[column], column, rule) for column, rule in spec.columns.items()}
-    label, problems = _label(typed, name, spec)
+    label, problems = read_labels(typed, spec, name=name)
     problems += [problem for column in typed.values() for problem in column.problems]
-    no_time = typed[spec.time].missing
-    problems.append(Problem(f"{spec.time}: missing", no_time, f"{spec.time}: missing, so the row has no time"))
-    if latest is not None:
-        problems.append(_future(raw[spec.time], typed[spec.time], spec.time, latest))
-    problems += _ragged(raw, fields)
-    partition = _partition(raw, typed, label, [problem for problem in problems if problem.rows.any()], spec)
+    problems += [
+        *_times(typed, raw, spec, latest),
+        *_weights(typed, raw, spec),
+        *_groups(typed, spec),
+        *_ragged(raw, fields),
+    ]
+    out = _left_out(typed, name, spec)
+    partition = _partition(raw, typed, label, [_within(problem, ~out) for problem in problems], out, spec)
     share = partition.rejected.height / partition.rows_read
     if share > spec.quality.maximum_bad_rows:
         raise _too_many(name, partition, spec)
     return partition
-
-
-def check_label(spec: PipelineSpec, *, source: str | None = None, line: int = 0) -> None:
-    """Tries the label's expression on no rows. Raises SpecError at `source`:`line` when it cannot be evaluated."""
-    if spec.label.expression is None:
-        return
-    source = source or f"{spec.name}.yaml"
-    empty = pl.DataFrame(schema={name: _TYPES[column.type] for name, column in spec.columns.items()})
-    try:
-        result = empty.select(label=_expression(spec))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
-        problem = f"cannot be evaluated over the columns: {bounded(exc, 200)}"
-        raise SpecError(source, line, "label.expression", problem) from exc
-    dtype = result.schema["label"]
-    if dtype != pl.Boolean and not dtype.is_numeric():
-        raise SpecError(source, line, "label.expression", f"gives {dtype}; it has to give true or false")
-    if result.height or _looks_at_other_rows(spec):
-        raise SpecError(source, line, "label.expression", "looks at several rows; a row's label has to be its own")
 
 
 def to_parquet(frame: pl.DataFrame) -> bytes:
@@ -102,55 +87,49 @@ def from_parquet(data: bytes) -> pl.DataFrame:
     return pl.read_parquet(io.BytesIO(data))
 
 
-def _expression(spec: PipelineSpec) -> pl.Expr:
-    return pl.col(spec.label.column) if spec.label.column is not None else pl.sql_expr(spec.label.expression or "")
+def _left_out(typed: Mapping[str, TypedColumn], name: str, spec: PipelineSpec) -> pl.Series:
+    """Boolean [N]: rows that the filter leaves out. One that it cannot judge, for a wrong cell, is not among them."""
+    rows = next(iter(typed.values())).values.len()
+    if spec.filter is None:
+        return pl.zeros(rows, pl.Boolean, eager=True)
+    expression = pl.sql_expr(spec.filter)
+    kept = evaluate_over(typed, expression, name=name, what="filter", code="filter_failed")
+    out = ~kept.fill_null(value=False)
+    for root in expression.meta.root_names():
+        out = out & ~(kept.is_null() & typed[root].wrong)
+    return out
 
 
-def _looks_at_other_rows(spec: PipelineSpec) -> bool:
-    """Whether made-up rows get other labels together than alone, as with an average or a row number.
-
-    Such a label would depend on which rows were uploaded in one file. (Polars' own answer, `is_row_separable`, is not
-    about broadcast aggregates.)
-    """
-    numbers: list[object] = [0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, None]
-    made_up: Mapping[pl.DataType, list[object]] = {
-        pl.Float64(): numbers,
-        pl.Boolean(): [True, False, None, True, False, None, True, False],
-        pl.String(): ["", "a", "b", "c", "d", "e", "f", None],
-        pl.Datetime("us"): [None, *range(0, 7 * 10**15, 10**15)],
-    }
-    types = {name: _TYPES[column.type] for name, column in spec.columns.items()}
-    rows = pl.DataFrame({name: pl.Series(made_up[dtype]).cast(dtype) for name, dtype in types.items()})
-    label = _expression(spec).alias("label")
-    try:
-        together = rows.select(label).to_series().to_list()
-        alone = [rows[index].select(label).item() for index in range(rows.height)]
-    except pl.exceptions.PolarsError:
-        return False  # It cannot take these values (a text that is to be a date), which says nothing of other rows.
-    return together != alone
+def _within(problem: Problem, rows: pl.Series) -> Problem:
+    return replace(problem, rows=problem.rows & rows)
 
 
-def _label(typed: Mapping[str, TypedColumn], name: str, spec: PipelineSpec) -> tuple[pl.Series, list[Problem]]:
-    """UInt8 [N] with null where a row has no label, and why it has none."""
-    expression = _expression(spec)
-    columns = pl.DataFrame({name: column.values for name, column in typed.items()})
-    try:
-        values = columns.select(label=expression).to_series()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
-        problem = f"has rows for which the label's expression cannot be evaluated: {bounded(exc, 200)}"
-        raise PartitionRejected(name, "label_failed", problem) from exc
-    label = values.cast(pl.Float64)
-    none = label.is_null() | label.is_nan().fill_null(value=True)
-    strange = ~none & ~label.is_in([0.0, 1.0])
-    shown = values.cast(pl.String)
-    problems = [Problem("label: neither 0 nor 1", strange, "label: ", shown, " is neither 0 nor 1")]
-    explained = pl.zeros(label.len(), pl.Boolean, eager=True)
-    for root in dict.fromkeys(expression.meta.root_names()):
-        column = typed[root]
-        problems.append(Problem(f"{root}: missing", none & column.missing, f"{root}: missing, so there is no label"))
-        explained = explained | column.missing | column.wrong
-    problems.append(Problem("label: no value", none & ~explained, "label: its expression gives no value for this row"))
-    return label.set(none | strange, None).cast(pl.UInt8).alias(LABEL), problems
+def _weights(typed: Mapping[str, TypedColumn], raw: pl.DataFrame, spec: PipelineSpec) -> list[Problem]:
+    if spec.weight is None:
+        return []
+    name, column = spec.weight, typed[spec.weight]
+    outside = ((column.values < 0) | (column.values > _LARGEST_WEIGHT)).fill_null(value=False)
+    return [
+        Problem(f"{name}: missing", column.missing, f"{name}: missing, so the row has no weight"),
+        Problem(f"{name}: no weight", outside, f"{name}: ", as_text(raw[name]), " is no weight"),
+    ]
+
+
+def _groups(typed: Mapping[str, TypedColumn], spec: PipelineSpec) -> list[Problem]:
+    name = spec.holdout.column
+    if name is None:
+        return []
+    return [Problem(f"{name}: missing", typed[name].missing, f"{name}: missing, so the row belongs to no group")]
+
+
+def _times(
+    typed: Mapping[str, TypedColumn], raw: pl.DataFrame, spec: PipelineSpec, latest: datetime | None
+) -> list[Problem]:
+    name = spec.time
+    if name is None:
+        return []
+    missing = Problem(f"{name}: missing", typed[name].missing, f"{name}: missing, so the row has no time")
+    return [missing] if latest is None else [missing, _future(raw[name], typed[name], name, latest)]
 
 
 def _future(raw: pl.Series, column: TypedColumn, name: str, latest: datetime) -> Problem:
@@ -169,15 +148,18 @@ def _partition(
     raw: pl.DataFrame,
     typed: Mapping[str, TypedColumn],
     label: pl.Series,
-    problems: Sequence[Problem],
+    every: Sequence[Problem],
+    out: pl.Series,
     spec: PipelineSpec,
 ) -> CleanPartition:
+    problems = [problem for problem in every if problem.rows.any()]
     bad = pl.zeros(raw.height, pl.Boolean, eager=True)
     for problem in problems:
         bad = bad | problem.rows
-    features = [_feature(typed[name].values, name, spec) for name in spec.features]
-    time = typed[spec.time].values.cast(pl.Int64).cast(pl.Float64) / MICROSECONDS
-    frame = pl.DataFrame([*features, label, time.alias(TIME)]).filter(~bad)
+    kept = [_kept(typed[name].values, name) for name in (*spec.inputs, *spec.carried)]
+    # Without a time all rows are equally old.
+    time = pl.zeros(raw.height, pl.Float64, eager=True) if spec.time is None else _kept(typed[spec.time].values, TIME)
+    frame = pl.DataFrame([*kept, label, time.alias(TIME), *_extras(typed, spec)]).filter(~bad & ~out)
     reasons = _reasons(problems, bad)
     rows = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True).alias(ROW).filter(bad)
     # A quarantine file that was mended and uploaded again carries these two; the new ones are meant.
@@ -186,13 +168,25 @@ def _partition(
     for problem in problems:
         counts[problem.key] = counts.get(problem.key, 0) + int(problem.rows.sum())
     ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return CleanPartition(frame, rejected, raw.height, ordered)
+    return CleanPartition(frame, rejected, raw.height, ordered, int(out.sum()))
 
 
-def _feature(values: pl.Series, name: str, spec: PipelineSpec) -> pl.Series:
-    if spec.columns[name].type == "category":
+def _kept(values: pl.Series, name: str) -> pl.Series:
+    """As clean partitions have it: numbers as they are, times in seconds, texts without null."""
+    if values.dtype == pl.String:
         return values.fill_null("").alias(name)
+    if isinstance(values.dtype, pl.Datetime):
+        return (values.cast(pl.Int64).cast(pl.Float64) / MICROSECONDS).alias(name)
     return values.cast(pl.Float64).alias(name)
+
+
+def _extras(typed: Mapping[str, TypedColumn], spec: PipelineSpec) -> list[pl.Series]:
+    extras = []
+    if spec.weight is not None:
+        extras.append(typed[spec.weight].values.cast(pl.Float64).alias(WEIGHT))
+    if spec.holdout.column is not None:
+        extras.append(group_folds(class_texts(typed[spec.holdout.column].values)).alias(GROUP))
+    return extras
 
 
 def _reasons(problems: Sequence[Problem], bad: pl.Series) -> pl.Series:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import polars as pl
 
 from models.errors import RatchetError
+from models.histograms import histogram
 from models.partitions import LABEL, TIME
 from models.spec import PipelineSpec
 
@@ -34,23 +36,28 @@ class ProfileError(RatchetError):
 
 @dataclass(frozen=True, slots=True)
 class NumberProfile:
-    """`count` values that are there and `missing` that are not; the extremes are None where there is no value."""
+    """`count` values that are there and `missing` that are not; the extremes are None where there is no value.
+
+    `histogram` is how many values are in each bucket of models.histograms that has any.
+    """
 
     count: int
     missing: int
     minimum: float | None
     maximum: float | None
+    histogram: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Exact statistics of rows. Times are seconds since 1970 UTC, None without rows.
 
-    `numbers` is by number, integer or boolean feature; `categories` by category feature: rows by value, '' = missing.
+    `classes` has the rows of each class of the label, and nothing in a regression. `numbers` is by input that is no
+    category, and has `__label` in a regression; `categories` by category input: rows by value, '' = missing.
     """
 
     rows: int
-    positives: int
+    classes: Mapping[str, int]
     time_min: float | None
     time_max: float | None
     numbers: Mapping[str, NumberProfile]
@@ -65,7 +72,7 @@ class Profile:
         """Raises KeyError or TypeError when the document is malformed."""
         numbers = {name: NumberProfile(**profile) for name, profile in data["numbers"].items()}
         categories = {name: dict(counts) for name, counts in data["categories"].items()}
-        return cls(**{**data, "numbers": numbers, "categories": categories})
+        return cls(**{**data, "classes": dict(data["classes"]), "numbers": numbers, "categories": categories})
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal profiles give equal bytes."""
@@ -79,13 +86,14 @@ class Profile:
 
 def profile(frame: pl.DataFrame, spec: PipelineSpec) -> Profile:
     """Statistics of a clean partition's frame. Raises ProfileError for a category that is no category."""
-    kinds = {name: spec.columns[name].type for name in spec.features}
+    kinds = {name: spec.columns[name].type for name in spec.inputs}
+    numbers = [name for name, kind in kinds.items() if kind != "category"] + [LABEL] * (spec.task == "regression")
     return Profile(
         rows=frame.height,
-        positives=int(frame[LABEL].sum()),
+        classes=_classes(frame[LABEL], spec),
         time_min=_extreme(frame[TIME].min()),
         time_max=_extreme(frame[TIME].max()),
-        numbers={name: _numbers(frame[name]) for name, kind in kinds.items() if kind != "category"},
+        numbers={name: _numbers(frame[name]) for name in numbers},
         categories={name: _categories(frame[name]) for name, kind in kinds.items() if kind == "category"},
     )
 
@@ -96,21 +104,33 @@ def merge(profiles: Iterable[Profile]) -> Profile:
     if not parts:
         raise ValueError("there is no profile to merge")
     first = parts[0]
-    if any(set(part.numbers) != set(first.numbers) or set(part.categories) != set(first.categories) for part in parts):
+    if any(_columns(part) != _columns(first) for part in parts):
         raise ValueError("the profiles are of different columns; make them again from the same pipeline spec")
     return Profile(
         rows=sum(part.rows for part in parts),
-        positives=sum(part.positives for part in parts),
+        classes=_merged_counts([part.classes for part in parts]),
         time_min=_least(part.time_min for part in parts),
         time_max=_greatest(part.time_max for part in parts),
         numbers={name: _merged_numbers([part.numbers[name] for part in parts]) for name in first.numbers},
-        categories={name: _merged_categories([part.categories[name] for part in parts]) for name in first.categories},
+        categories={name: _merged_counts([part.categories[name] for part in parts]) for name in first.categories},
     )
 
 
 def _numbers(values: pl.Series) -> NumberProfile:
-    missing = values.null_count()
-    return NumberProfile(values.len() - missing, missing, _extreme(values.min()), _extreme(values.max()))
+    present = values.drop_nulls()
+    counts = histogram(present.to_numpy())
+    return NumberProfile(present.len(), values.null_count(), _extreme(values.min()), _extreme(values.max()), counts)
+
+
+def _classes(labels: pl.Series, spec: PipelineSpec) -> dict[str, int]:
+    if not spec.classes:
+        return {}
+    counts = np.bincount(labels.to_numpy(), minlength=len(spec.classes))
+    return dict(sorted(zip(spec.classes, counts.tolist(), strict=True)))
+
+
+def _columns(one: Profile) -> tuple[set[str], set[str], set[str]]:
+    return set(one.classes), set(one.numbers), set(one.categories)
 
 
 def _categories(values: pl.Series) -> dict[str, int]:
@@ -126,10 +146,11 @@ def _merged_numbers(parts: list[NumberProfile]) -> NumberProfile:
         missing=sum(part.missing for part in parts),
         minimum=_least(part.minimum for part in parts),
         maximum=_greatest(part.maximum for part in parts),
+        histogram=_merged_counts([part.histogram for part in parts]),
     )
 
 
-def _merged_categories(parts: list[Mapping[str, int]]) -> dict[str, int]:
+def _merged_counts(parts: list[Mapping[str, int]]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part)

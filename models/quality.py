@@ -25,6 +25,7 @@ ADVICE = {
     "no_rows": "Upload the file again once it has rows.",
     "too_many_categories": "Leave the column out of the pipeline's features.",
     "label_failed": "Correct the cells that the label's expression cannot take, or change it in the pipeline.",
+    "filter_failed": "Correct the cells that the filter cannot take, or change it in the pipeline.",
     "not_processed": "Upload the file again to have it tried again. If that fails too, this is a defect: report it.",
     "too_many_bad_rows": "Correct the rows and upload the file again, or raise `quality.maximum_bad_rows`.",
 }
@@ -40,10 +41,14 @@ class Report:
 
 
 def quality_report(partition: CleanPartition) -> dict[str, Any]:
-    """Rows read, clean and rejected, the reasons with their counts, and the first rejected rows. Plain JSON types."""
+    """Rows read, clean, left out by the filter and rejected; the reasons with their counts, and the first such rows.
+
+    Plain JSON types.
+    """
     return {
         "rows_read": partition.rows_read,
-        "clean": partition.rows_read - partition.rejected.height,
+        "clean": partition.rows_read - partition.rejected.height - partition.left_out,
+        "left_out": partition.left_out,
         "rejected": partition.rejected.height,
         "reasons": dict(partition.reasons),
         "samples": _samples(partition),

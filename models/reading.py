@@ -32,6 +32,7 @@ RejectionCode = Literal[
     "too_many_bad_rows",
     "too_many_categories",
     "label_failed",
+    "filter_failed",
     "not_processed",
 ]
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")

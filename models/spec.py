@@ -9,207 +9,104 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from models.errors import RatchetError, bounded
-from models.manifest import SLUG, MissingColumns, UnknownColumns
-from models.parameters import canonical
+from models.errors import bounded
+from models.feature_columns import FeatureColumn, feature_columns
+from models.manifest import SLUG
+from models.metric_names import HIGHER_IS_BETTER, METRICS_OF
+from models.spec_lines import Loader, SpecError, line_at, refuse_duplicates
+from models.spec_parts import (
+    NUMBERS,
+    VALUES,
+    Categories,
+    Column,
+    ColumnType,
+    Feature,
+    Gate,
+    Holdout,
+    Label,
+    Metric,
+    Names,
+    Objective,
+    Part,
+    Quality,
+    Quiet,
+    Requests,
+    Task,
+    Training,
+    Validation,
+    Window,
+)
 
-ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
-FEATURE_TYPES = frozenset({"number", "integer", "boolean", "category"})
-RESERVED_COLUMNS = frozenset({"features", "probability"})
+__all__ = ["Column", "ColumnType", "Gate", "Label", "PipelineSpec", "SpecError", "line_of", "parse_spec"]
+
+RESERVED_COLUMNS = frozenset({"features", "probability", "value"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
+DATA_VERSION = 2
+"""Raised when cells are read, checked or counted in another way than before, so that partitions are cleaned anew."""
+LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
+    "binary": frozenset({"integer", "number", "boolean"}),
+    "multiclass": frozenset({"category", "text", "integer", "boolean"}),
+    "regression": frozenset({"number", "integer"}),
+}
+OBJECTIVES: Mapping[Task, tuple[Objective, ...]] = {
+    "binary": ("binary",),
+    "multiclass": ("multiclass",),
+    "regression": (
+        "regression",
+        "regression_l1",
+        "huber",
+        "fair",
+        "quantile",
+        "mape",
+        "poisson",
+        "gamma",
+        "tweedie",
+    ),
+}
+"""The losses of each task, its usual one first. All of them are exported exactly."""
+COLUMN_TYPES: frozenset[ColumnType] = frozenset({"number", "integer", "boolean", "category", "timestamp", "text"})
+SLICE_TYPES: frozenset[ColumnType] = frozenset({"category", "text", "boolean", "integer"})
+NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "slices"})
 
 
-DATA_VERSION = 1
-"""Raised when cells are read or checked in another way than before, so that partitions are cleaned anew."""
-
-
-class SpecError(RatchetError):
-    """A pipeline file has a mistake. `line` counts from 1; `field` is dotted (`columns.distance.type`)."""
-
-    def __init__(self, source: str, line: int, field: str, problem: str) -> None:
-        where = f"{source}:{line}" + (f": {field}" if field else "")
-        super().__init__(f"{where}: {problem}")
-        self.source, self.line, self.field, self.problem = source, line, field, problem
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-type Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-
-
-class Column(_Part):
-    """What a raw column may hold. `columns: {distance: number}` is short for `{distance: {type: number}}`."""
-
-    type: ColumnType
-    """number, integer, boolean, category, timestamp (ISO 8601, UTC without a zone) or text (carried, not used)."""
-    minimum: float | None = None
-    """Smallest value allowed; a row with a smaller one is quarantined."""
-    maximum: float | None = None
-    """Largest value allowed; a row with a larger one is quarantined."""
-    allowed: Names | None = None
-    """The only texts allowed in a category."""
-    required: bool = False
-    """Whether a missing value puts the row into quarantine. Missing is otherwise a value of its own."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.minimum is not None or self.maximum is not None) and self.type not in {"number", "integer"}:
-            raise ValueError(f"minimum and maximum are for number and integer columns, not for {self.type}")
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
-        if self.allowed is not None and self.type != "category":
-            raise ValueError(f"allowed is for category columns, not for {self.type}")
-        return self
-
-
-class Label(_Part):
-    """What is to be predicted: a column of zeros and ones (or true and false), or an expression over the columns."""
-
-    column: str | None = None
-    expression: str | None = None
-    """A condition in Polars SQL over the raw columns, for example `arr_delay > 15`."""
-    negative: str = "no"
-    """What a prediction calls the class of zeros."""
-    positive: str = "yes"
-    """What a prediction calls the class of ones; its probability is what `probability` means."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.column is None) == (self.expression is None):
-            raise ValueError("give either column or expression")
-        if self.negative == self.positive:
-            raise ValueError("negative and positive need different names")
-        return self
-
-
-class Categories(_Part):
-    """How categories become codes: by frequency rank, with codes of their own for missing and unknown."""
-
-    minimum_count: int = Field(default=20, ge=1)
-    """A category seen less often counts as unknown."""
-    maximum: int = Field(default=500, ge=1, le=100_000)
-    """Most categories kept for a column."""
-
-
-class Holdout(_Part):
-    """The newest window of the data: judged on, never trained on by the challenger."""
-
-    days: float = Field(default=7, gt=0)
-
-
-class Validation(_Part):
-    """The share of the training rows (chosen by hash) that only decides when to stop."""
-
-    fraction: float = Field(default=0.1, gt=0, lt=0.5)
-
-
-class Training(_Part):
-    """How LightGBM is run."""
-
-    seed: int = Field(default=7, ge=0)
-    rounds: int = Field(default=300, ge=1, le=10_000)
-    early_stopping: int = Field(default=30, ge=1)
-    """Rounds without progress on the validation rows after which training stops."""
-    minimum_rows: int = Field(default=500, ge=10)
-    """Fewer training rows than this make no model."""
-    parameters: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
-    """LightGBM's parameters, by any of their names, except for what cannot be exported exactly."""
-
-    @field_validator("parameters")
-    @classmethod
-    def _exportable(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        canonical(value)
-        return value
-
-
-class Quality(_Part):
-    """When a file as a whole is rejected."""
-
-    maximum_bad_rows: float = Field(default=0.05, ge=0, le=1)
-    """Largest share of quarantined rows that a file may have."""
-
-
-class Gate(_Part):
-    """What a challenger has to show before it may replace the champion."""
-
-    minimum_auc: float = Field(default=0.5, ge=0, le=1)
-    """Absolute floor on the unseen rows."""
-    improvement: float = Field(default=0.0, ge=-1, le=1)
-    """The AUC's gain over the champion must exceed this with the given confidence."""
-    confidence: float = Field(default=0.9, ge=0.5, lt=1)
-    """One-sided confidence of the gain (paired bootstrap)."""
-    minimum_rows: int = Field(default=200, ge=1)
-    """Fewer unseen rows than this decide nothing: the champion stays."""
-    maximum_latency_ms: float = Field(default=5.0, gt=0)
-    """Largest p99 of one row through the graph, in milliseconds."""
-    maximum_size_mb: float = Field(default=50.0, gt=0)
-    """Largest size of the graph, in megabytes."""
-
-
-class Quiet(_Part):
-    """How long a run waits for more uploads before it claims what is there."""
-
-    seconds: float = Field(default=60, ge=0, le=86_400)
-    """Uploads have settled when none came for so long."""
-    longest_wait_seconds: float = Field(default=600, ge=0, le=604_800)
-    """The run starts after this, quiet or not."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.longest_wait_seconds < self.seconds:
-            raise ValueError("longest_wait_seconds is shorter than seconds")
-        return self
-
-
-class Requests(_Part):
-    """What a prediction request may have too much and leave out. A model's version keeps what held when it was made."""
-
-    unknown_columns: UnknownColumns = "error"
-    """A column that the model does not take: an error, or ignored."""
-    missing_columns: MissingColumns = "missing"
-    """A column that the request does not have: a missing value, as a null is, or an error."""
-
-
-class PipelineSpec(_Part):
+class PipelineSpec(Part):
     """One pipeline: from raw columns to the gate."""
-
-    DATA_FIELDS: ClassVar[frozenset[str]] = frozenset({"columns", "label", "time", "features", "quality"})
 
     name: str
     """Lower-case letters, digits and hyphens; the prefix of the pipeline's blobs and its name in URLs."""
     description: str = ""
-    task: Literal["binary"] = "binary"
+    task: Task = "binary"
+    """binary: one of two classes; multiclass: one of several; regression: a number."""
     columns: Mapping[str, Column] = Field(min_length=1)
     """Every raw column that the pipeline reads. Other columns of a file are ignored."""
     label: Label
-    time: str
-    """The timestamp column that orders rows: the newest are the holdout."""
-    features: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
-    """Columns that the model sees. By default every column that neither the label nor time uses."""
+    time: str | None = None
+    """The timestamp column that orders rows: the newest are the holdout. Data without one needs another holdout."""
+    filter: str | None = None
+    """A condition in Polars SQL over the raw columns; rows for which it is not true are left out."""
+    weight: str | None = None
+    """A number column: how much a row counts in training. A row without one, or with one below zero, is quarantined."""
+    features: Annotated[
+        tuple[Feature, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+    ] = ()
+    """What the model sees: columns, or what is computed of them. By default every number, integer, boolean and category
+    column that neither the label, the weight nor the holdout's group uses."""
     categories: Categories = Categories()
+    window: Window = Window()
     holdout: Holdout = Holdout()
     validation: Validation = Validation()
     training: Training = Training()
     export: Literal["exact", "portable"] = "exact"
     """exact: one float64 TreeEnsemble (onnxruntime 1.32 and later); portable: onnxmltools, ai.onnx.ml 4, float32."""
     quality: Quality = Quality()
+    slices: Names = ()
+    """Category, boolean, integer and text columns: both models are judged for each of their values, too."""
     gate: Gate = Gate()
     promotion: Literal["automatic"] = "automatic"
     quiet: Quiet = Quiet()
@@ -223,29 +120,114 @@ class PipelineSpec(_Part):
         return value
 
     @model_validator(mode="after")
-    def _columns_agree(self) -> Self:
+    def _agrees(self) -> Self:
         for name in self.columns:
             if name in RESERVED_COLUMNS or name.startswith("__"):
                 raise ValueError(f"columns.{name}: the name is reserved; rename the column")
-        self._require("time", self.time, {"timestamp"})
-        if self.label.column is not None:
-            self._require("label.column", self.label.column, {"integer", "number", "boolean"})
-        used = set(_identifiers(self.label)) | {self.time}
-        features = self.features or tuple(
-            name for name, column in self.columns.items() if name not in used and column.type in FEATURE_TYPES
-        )
-        if not features:
-            raise ValueError("features: no column is left for the model to see")
-        if len(set(features)) != len(features):
-            raise ValueError("features: a column is named twice")
-        for name in features:
-            self._require("features", name, FEATURE_TYPES)
-            if name in used:
-                raise ValueError(f"features: {name} makes the label or is the time; the model may not see it")
-        object.__setattr__(self, "features", features)
+        self._check_time()
+        self._check_label()
+        if self.weight is not None:
+            self._require("weight", self.weight, NUMBERS)
+        if self.holdout.column is not None:
+            self._require("holdout.column", self.holdout.column, COLUMN_TYPES)
+        for name in self.slices:
+            self._require("slices", name, SLICE_TYPES)
+        if not self.features:
+            object.__setattr__(self, "features", self._default_features())
+        self._check_features()
+        self._check_training()
+        self._check_gate()
         return self
 
-    def _require(self, field: str, name: str, types: frozenset[str] | set[str]) -> None:
+    def _check_time(self) -> None:
+        if self.time is not None:
+            self._require("time", self.time, {"timestamp"})
+            return
+        if self.holdout.by == "time":
+            raise ValueError("time: missing; name the timestamp column, or choose another holdout (holdout.by)")
+        needing = {
+            "window.days": self.window.days,
+            "validation.days": self.validation.days,
+            "training.half_life_days": self.training.half_life_days,
+        }
+        for field, value in needing.items():
+            if value is not None:
+                raise ValueError(f"{field}: needs the pipeline's `time` column")
+
+    def _check_label(self) -> None:
+        if self.label.column is not None:
+            self._require("label.column", self.label.column, LABEL_TYPES[self.task])
+        if (self.label.classes is not None) != (self.task == "multiclass"):
+            raise ValueError("label.classes: names the classes of a multiclass task, which needs them")
+        if self.task != "binary" and self.label.model_fields_set & {"negative", "positive"}:
+            raise ValueError("label: negative and positive name the classes of a binary task")
+
+    def _default_features(self) -> tuple[Feature, ...]:
+        used = {*_identifiers(self.label), self.time, self.weight, self.holdout.column}
+        names = [name for name, column in self.columns.items() if name not in used and column.type in VALUES]
+        if not names:
+            raise ValueError("features: no column is left for the model to see")
+        return tuple(Feature(column=name) for name in names)
+
+    def _check_features(self) -> None:
+        hidden = set(_identifiers(self.label))
+        for index, feature in enumerate(self.features):
+            field = f"features.{index}"
+            for name in feature.sources:
+                self._require(field, name, _sources_of(feature))
+                if name in hidden:
+                    raise ValueError(f"{field}: {name} makes the label; the model may not see it")
+            kind = self.columns[feature.sources[0]].type
+            if kind == "timestamp" and feature.parts is None and feature.age_at is None:
+                raise ValueError(f"{field}: {feature.column} is a timestamp column; say which parts, or age_at a date")
+            if feature.clip is not None and kind in {"boolean", "category"}:
+                raise ValueError(f"{field}: clip is for numbers; {feature.column} is a {kind} column")
+        names = [column.name for column in self.feature_columns]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"features: {name} is there twice; give one of them another name")
+
+    def _check_training(self) -> None:
+        training, fit = self.training, OBJECTIVES[self.task]
+        if training.objective is not None and training.objective not in fit:
+            raise ValueError(
+                f"training.objective: {training.objective} is none of a {self.task} task: {', '.join(fit)}"
+            )
+        if isinstance(training.class_weights, Mapping) and (
+            unknown := [name for name in training.class_weights if name not in self.classes]
+        ):
+            raise ValueError(f"training.class_weights.{unknown[0]}: is none of the classes {', '.join(self.classes)}")
+        if training.class_weights is not None and self.task == "regression":
+            raise ValueError("training.class_weights: a regression has no classes")
+        known = {column.name: column.kind for column in self.feature_columns}
+        for name in training.monotone:
+            if name not in known:
+                raise ValueError(f"training.monotone.{name}: is none of the features: {', '.join(known)}")
+            if known[name] == "category":
+                raise ValueError(
+                    f"training.monotone.{name}: is a category; its codes have no order that means anything"
+                )
+
+    def _check_gate(self) -> None:
+        fit = METRICS_OF[self.task]
+        if self.gate.metric is not None:
+            self._metric_fits("gate.metric", self.gate.metric, fit)
+        for bound, rises in (("minimum", True), ("maximum", False)):
+            for name in getattr(self.gate, bound):
+                self._metric_fits(f"gate.{bound}.{name}", name, fit)
+                if (name in HIGHER_IS_BETTER) != rises:
+                    better, other = ("higher", "minimum") if name in HIGHER_IS_BETTER else ("lower", "maximum")
+                    raise ValueError(f"gate.{bound}.{name}: {name} is better when it is {better}; use gate.{other}")
+        if self.task != "binary" and "minimum_auc" in self.gate.model_fields_set:
+            raise ValueError("gate.minimum_auc: is for a binary task; use gate.minimum or gate.maximum")
+
+    def _metric_fits(self, field: str, name: Metric, fit: Iterable[Metric]) -> None:
+        if name not in fit:
+            raise ValueError(f"{field}: {name} is no metric of a {self.task} task: {', '.join(fit)}")
+        if name == "pinball" and self.objective != "quantile":
+            raise ValueError(f"{field}: pinball is measured where training.objective is quantile")
+
+    def _require(self, field: str, name: str, types: Iterable[str]) -> None:
         if name not in self.columns:
             raise ValueError(f"{field}: {name} is not among the columns")
         if self.columns[name].type not in types:
@@ -253,32 +235,65 @@ class PipelineSpec(_Part):
             raise ValueError(f"{field}: {name} is a {self.columns[name].type} column; it takes a {kinds} column")
 
     @property
+    def feature_columns(self) -> tuple[FeatureColumn, ...]:
+        """The matrix's columns, in order."""
+        return feature_columns(self.features, self.columns, self.categories)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw columns that the features read, in the order of their first use: what a request carries."""
+        return tuple(dict.fromkeys(name for feature in self.features for name in feature.sources))
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Raw columns beside the inputs that clean partitions keep: texts, and what slices are made by."""
+        texts = [name for name, column in self.columns.items() if column.type == "text"]
+        return tuple(name for name in dict.fromkeys((*texts, *self.slices)) if name not in self.inputs)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names in the order of their codes; none in a regression."""
+        if self.task == "binary":
+            return (self.label.negative, self.label.positive)
+        return self.label.classes or ()
+
+    @property
+    def objective(self) -> Objective:
+        """The loss that is trained for."""
+        return self.training.objective or OBJECTIVES[self.task][0]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that can change a model (not the description): the dataset id depends on it."""
-        return _digest(self.model_dump(mode="json", exclude={"description", "quiet", "gate", "promotion"}))
+        return _digest({"version": DATA_VERSION, **self.model_dump(mode="json", exclude=set(NOT_OF_THE_MODEL))})
 
     @property
     def data_fingerprint(self) -> str:
-        """SHA-256 of what a clean partition depends on: it keys the cache of clean partitions and profiles."""
-        fields = self.model_dump(mode="json", include=set(self.DATA_FIELDS))
-        return _digest({"version": DATA_VERSION, **fields})
+        """SHA-256 of what a clean partition depends on: it keys the cache of clean partitions and profiles.
+
+        Features that are computed of the same columns in another way leave clean partitions as they are.
+        """
+        fields = {"task", "columns", "label", "time", "filter", "weight", "quality"}
+        kept = {"inputs": self.inputs, "carried": self.carried, "group": self.holdout.column}
+        return _digest({"version": DATA_VERSION, **self.model_dump(mode="json", include=fields), **kept})
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader for which a date is a text like any other."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+def _sources_of(feature: Feature) -> frozenset[str]:
+    """The types of columns that a feature can be made of."""
+    if feature.column is None:
+        return NUMBERS
+    if feature.parts is not None or feature.age_at is not None:
+        return frozenset({"timestamp"})
+    if feature.minimum_count is not None or feature.maximum is not None:
+        return frozenset({"category"})
+    return VALUES | {"timestamp"}
 
 
 def parse_spec(text: str, *, source: str) -> PipelineSpec:
     """The spec in `text` (YAML). `source` is the file's name, for messages. Raises SpecError."""
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
+        data = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise SpecError(source, line, "", f"not YAML: {bounded(exc.problem)}") from exc
@@ -287,7 +302,7 @@ def parse_spec(text: str, *, source: str) -> PipelineSpec:
         raise SpecError(source, 1, "", f"not YAML: {bounded(exc)}") from exc
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(source, 1, "", "a pipeline is a mapping of fields (name, columns, label, time, ...)")
-    _refuse_duplicates(root, source, ())
+    refuse_duplicates(root, source)
     try:
         return PipelineSpec.model_validate(data)
     except ValidationError as exc:
@@ -296,25 +311,15 @@ def parse_spec(text: str, *, source: str) -> PipelineSpec:
 
 def line_of(text: str, field: str) -> int:
     """The line of a dotted field in a pipeline's file that has been parsed, from 1."""
-    root = yaml.compose(text, Loader=_Loader)
-    return _line(root, field.split(".")) if root is not None else 1
-
-
-def _refuse_duplicates(node: yaml.Node, source: str, path: tuple[str, ...]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise SpecError(source, key.start_mark.line + 1, ".".join((*path, name)), "given twice")
-            seen.add(name)
-            _refuse_duplicates(value, source, (*path, name))
+    root = yaml.compose(text, Loader=Loader)
+    return line_at(root, field.split(".")) if root is not None else 1
 
 
 def _first_mistake(exc: ValidationError, root: yaml.MappingNode, source: str) -> SpecError:
     # Of two mistakes on a line, a field that is missing may well be the other one, misspelt.
-    error = min(exc.errors(), key=lambda error: (_line(root, error["loc"]), error["type"] == "missing"))
-    location: tuple[int | str, ...] = error["loc"]
+    error = min(exc.errors(), key=lambda error: (line_at(root, error["loc"]), error["type"] == "missing"))
+    # Where there is a choice of types, pydantic also tells which of them it tried (`literal['balanced']`).
+    location: tuple[int | str, ...] = tuple(part for part in error["loc"] if "[" not in str(part))
     problem = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
         problem = "missing"
@@ -323,28 +328,11 @@ def _first_mistake(exc: ValidationError, root: yaml.MappingNode, source: str) ->
     elif not location and ": " in problem:
         # The checks across fields say themselves which field they are about.
         field, _, rest = problem.partition(": ")
-        if _line(root, tuple(field.split("."))) > 1 or field in PipelineSpec.model_fields:
+        if line_at(root, tuple(field.split("."))) > 1 or field in PipelineSpec.model_fields:
             location, problem = tuple(field.split(".")), rest
     elif error["type"] not in {"value_error"}:
         problem = f"{problem[0].lower()}{problem[1:]} (got {bounded(error['input'], 60)})"
-    return SpecError(source, _line(root, location), ".".join(map(str, location)), problem)
-
-
-def _line(root: yaml.Node, location: Sequence[int | str]) -> int:
-    """The line of the deepest node on the way to `location`, from 1."""
-    node, line = root, root.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if str(key.value) == str(part)), None)
-            if found is None:
-                return line
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
+    return SpecError(source, line_at(root, location), ".".join(map(str, location)), problem)
 
 
 def _identifiers(label: Label) -> list[str]:
@@ -352,7 +340,8 @@ def _identifiers(label: Label) -> list[str]:
     if label.column is not None:
         return [label.column]
     without_texts = re.sub(r"'[^']*'", " ", label.expression or "")
-    return re.findall(r"[A-Za-z_][A-Za-z_0-9]*", without_texts)
+    quoted = [name for pair in re.findall(r'"([^"]*)"|`([^`]*)`', without_texts) for name in pair if name]
+    return [*quoted, *re.findall(r"[^\W\d]\w*", without_texts)]
 
 
 def _digest(document: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.errors import bounded
-from models.manifest import InputKind, Manifest
+from models.manifest import InputKind, Manifest, Signature
 from serving.answers import JSON, Answer, dumps
 from serving.errors import BadRequest
 from serving.feeds import SHOWN, Values
@@ -32,8 +32,7 @@ Requests may use other datatypes."""
 JSON_LENGTH = "inference-header-content-length"
 """The header that tells how many bytes of a body are JSON. The rest are raw tensors."""
 BINARY = {"content-type": "application/octet-stream"}
-PROBABILITY, LABEL = "probability", "label"
-OUTPUTS = (PROBABILITY, LABEL)
+LABEL = "label"
 EXTENSIONS = ("binary_tensor_data", "parameters", "model_repository(index)")
 NOT_SUPPORTED = {"classification": "ask for the output label instead", "shared_memory_region": "read the answer"}
 """Parameters of a requested output that would change its meaning, and what to do instead."""
@@ -49,7 +48,7 @@ class InferenceRequest:
     outputs: tuple[tuple[str, bool], ...]
 
 
-def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
+def read_request(body: bytes, json_length: str | None, signature: Signature) -> InferenceRequest:
     """An inference request. `json_length` is the value of the header JSON_LENGTH. Raises BadRequest."""
     size = len(body) if json_length is None else _json_length(json_length, len(body))
     view = memoryview(body)
@@ -60,16 +59,16 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
     identifier = document.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise BadRequest(f"id {bounded(repr(identifier), SHOWN)} is not a text")
-    return InferenceRequest(identifier, columns, rows, _wanted(document))
+    return InferenceRequest(identifier, columns, rows, _wanted(document, _outputs(signature)))
 
 
 def write_answer(
-    asked: InferenceRequest, manifest: Manifest, probabilities: np.ndarray[Any, Any], headers: Mapping[str, str]
+    asked: InferenceRequest, manifest: Manifest, answers: np.ndarray[Any, Any], headers: Mapping[str, str]
 ) -> Answer:
-    """The wanted outputs for `probabilities`, float64 [N, K]: as JSON, as raw bytes behind it, or some of each."""
+    """The wanted outputs for `answers`, float64 [N, K]: as JSON, as raw bytes behind it, or some of each."""
     outputs, parts = [], []
     for name, binary in asked.outputs:
-        output, values = _output(name, manifest, probabilities, binary=binary)
+        output, values = _output(name, manifest.signature, answers, binary=binary)
         if binary:
             output["parameters"] = {BINARY_SIZE: len(values)}
             parts.append(values)
@@ -93,10 +92,10 @@ def write_answer(
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
     """The answer to GET v2/models/{name}."""
     inputs = [{"name": c.name, "datatype": DATATYPE_OF[c.kind], "shape": [-1]} for c in manifest.signature.inputs]
-    outputs = [
-        {"name": PROBABILITY, "datatype": "FP64", "shape": [-1, len(manifest.signature.classes)]},
-        {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
-    ]
+    signature = manifest.signature
+    outputs: list[dict[str, Any]] = [{"name": signature.output, "datatype": "FP64", "shape": [-1, signature.width]}]
+    if LABEL in _outputs(signature):
+        outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1]})
     return {
         "name": manifest.pipeline,
         "versions": [str(manifest.version)],
@@ -132,7 +131,12 @@ def _columns(document: Any, raw: RawData) -> tuple[dict[str, Values], int]:
     return columns, rows
 
 
-def _wanted(document: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+def _outputs(signature: Signature) -> tuple[str, ...]:
+    """Probabilities and the likeliest class, or a regression's values alone."""
+    return (signature.output, LABEL) if signature.classes else (signature.output,)
+
+
+def _wanted(document: dict[str, Any], known: tuple[str, ...]) -> tuple[tuple[str, bool], ...]:
     """Names of the outputs that are asked for, all when none is, and whether as raw bytes. Raises BadRequest."""
     parameters = document.get("parameters") or {}
     if not isinstance(parameters, dict):
@@ -140,15 +144,15 @@ def _wanted(document: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
     binary = _flag(parameters, "binary_data_output", default=False)
     outputs = document.get("outputs")
     if not outputs:
-        return tuple((name, binary) for name in OUTPUTS)
+        return tuple((name, binary) for name in known)
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise BadRequest("outputs is a list of objects with a name")
     wanted: dict[str, bool] = {}
     for output in outputs:
         name = output.get("name")
-        if name not in OUTPUTS:
+        if name not in known:
             shown = bounded(repr(name), SHOWN)
-            raise BadRequest(f"the model has no output {shown}; it has {' and '.join(OUTPUTS)}")
+            raise BadRequest(f"the model has no output {shown}; it has {' and '.join(known)}")
         if name in wanted:
             raise BadRequest(f"output {name} is asked for twice")
         wanted[name] = _binary(name, output.get("parameters") or {}, default=binary)
@@ -172,12 +176,12 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
 
 
 def _output(
-    name: str, manifest: Manifest, probabilities: np.ndarray[Any, Any], *, binary: bool
+    name: str, signature: Signature, answers: np.ndarray[Any, Any], *, binary: bool
 ) -> tuple[dict[str, Any], Any]:
     """What the JSON says of an output, and its values: for JSON, or as raw bytes."""
-    if name == PROBABILITY:
-        described = {"name": name, "datatype": "FP64", "shape": list(probabilities.shape)}
-        return described, probabilities.tobytes() if binary else probabilities.ravel()
-    classes, choices = manifest.signature.classes, probabilities.argmax(axis=1).tolist()
+    if name == signature.output:
+        described = {"name": name, "datatype": "FP64", "shape": list(answers.shape)}
+        return described, answers.tobytes() if binary else answers.ravel()
+    classes, choices = signature.classes, answers.argmax(axis=1).tolist()
     described = {"name": name, "datatype": "BYTES", "shape": [len(choices)]}
     return described, raw_choices(classes, choices) if binary else [classes[choice] for choice in choices]

@@ -195,16 +195,15 @@ RECORD: Schema = {"type": "object", "additionalProperties": VALUE}
 COLUMNS: Schema = {"type": "object", "additionalProperties": _list(VALUE), "minProperties": 1}
 PARAMETERS: Schema = {"type": "object"}
 SHAPE: Schema = _list({"type": "integer"}, minItems=1)
-PREDICTION: Schema = _object(
-    {"label": TEXTS, "probability": NUMBER, "probabilities": {"type": "object", "additionalProperties": NUMBER}}
-)
-BY_COLUMN: Schema = _object(
-    {
-        "label": _list(TEXTS),
-        "probability": _list(NUMBER),
-        "probabilities": {"type": "object", "additionalProperties": _list(NUMBER)},
-    }
-)
+
+
+def _prediction(text: Schema, number: Schema) -> Schema:
+    """Of a classification or a regression."""
+    probabilities = {"type": "object", "additionalProperties": number}
+    classified = _object({"label": text, "probability": number, "probabilities": probabilities})
+    return {"anyOf": [classified, _object({"value": number})]}
+
+
 TENSOR: Schema = _object(
     {"name": TEXTS, "datatype": {"enum": sorted(DATATYPES)}, "shape": SHAPE},
     {"data": {"type": "array"}, "parameters": PARAMETERS},
@@ -225,7 +224,7 @@ SCHEMAS: dict[str, Schema] = {
             "pipeline": TEXTS,
             "version": {"type": "integer"},
             "run": TEXTS,
-            "predictions": {"anyOf": [_list(PREDICTION), BY_COLUMN]},
+            "predictions": {"anyOf": [_list(_prediction(TEXTS, NUMBER)), _prediction(_list(TEXTS), _list(NUMBER))]},
         }
     ),
     "PlainError": _object(
@@ -251,7 +250,9 @@ SCHEMAS: dict[str, Schema] = {
         {
             "id": TEXTS,
             "parameters": PARAMETERS,
-            "outputs": _list(_object({"name": {"enum": ["probability", "label"]}}, {"parameters": PARAMETERS})),
+            "outputs": _list(
+                _object({"name": {"enum": ["probability", "value", "label"]}}, {"parameters": PARAMETERS})
+            ),
         },
     ),
     "InferenceAnswer": _object(
@@ -259,6 +260,6 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "OipError": _object({"error": TEXTS}),
     "MlflowRequest": {"anyOf": [_object({name: {"type": ["object", "array"]}}) for name in JSON_LAYOUTS]},
-    "MlflowAnswer": _object({"predictions": _list(_object({"probability": NUMBER}))}),
+    "MlflowAnswer": _object({"predictions": _list(_object({}, {"probability": NUMBER, "value": NUMBER}))}),
     "MlflowError": _object({"error_code": TEXTS, "message": TEXTS}, {"sqlstate": TEXTS, "error_class": TEXTS}),
 }

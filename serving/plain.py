@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from models.errors import bounded
-from models.manifest import Manifest
+from models.manifest import Manifest, Signature
 from serving.answers import Answer, answer
 from serving.errors import BadRequest
 from serving.feeds import SHOWN
@@ -49,14 +49,17 @@ def read_request(body: bytes) -> PlainRequest:
 
 
 def write_answer(
-    asked: PlainRequest, manifest: Manifest, probabilities: np.ndarray[Any, Any], headers: dict[str, str]
+    asked: PlainRequest, manifest: Manifest, answers: np.ndarray[Any, Any], headers: dict[str, str]
 ) -> Answer:
-    """Label and probabilities, by row or by column as it was asked. `probabilities` is float64 [N, K]."""
+    """Labels and probabilities, or a regression's values, by row or by column as it was asked.
+
+    `answers` is the graph's output, float64 [N, K].
+    """
     document = {
         "pipeline": manifest.pipeline,
         "version": manifest.version,
         "run": manifest.run,
-        "predictions": (_by_row if asked.columns is None else _by_column)(manifest, probabilities),
+        "predictions": (_by_row if asked.columns is None else _by_column)(manifest.signature, answers),
     }
     return answer(document, headers=headers)
 
@@ -68,24 +71,31 @@ def _columns(columns: dict[str, Any]) -> PlainRequest:
     return PlainRequest((), columns, len(next(iter(columns.values()), ())))
 
 
-def _by_row(manifest: Manifest, probabilities: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    classes = manifest.signature.classes
-    positive = classes.index(manifest.signature.positive)
-    return [
-        {
-            "label": classes[row.index(max(row))],
-            "probability": row[positive],
-            "probabilities": dict(zip(classes, row, strict=True)),
-        }
-        for row in probabilities.tolist()
-    ]
+def _by_row(signature: Signature, answers: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    if not signature.classes:
+        return [{signature.output: value} for value in answers.ravel().tolist()]
+    return [_prediction(signature, row) for row in answers.tolist()]
 
 
-def _by_column(manifest: Manifest, probabilities: np.ndarray[Any, Any]) -> dict[str, Any]:
-    classes = manifest.signature.classes
-    by_class = dict(zip(classes, probabilities.T.copy(), strict=True))
+def _prediction(signature: Signature, row: list[float]) -> dict[str, Any]:
+    """The likeliest class. `probability` is of the positive one; where no class is called so, of the likeliest."""
+    classes = signature.classes
+    likeliest = row.index(max(row))
+    named = classes.index(signature.positive) if signature.positive else likeliest
     return {
-        "label": [classes[choice] for choice in probabilities.argmax(axis=1).tolist()],
-        "probability": by_class[manifest.signature.positive],
+        "label": classes[likeliest],
+        "probability": row[named],
+        "probabilities": dict(zip(classes, row, strict=True)),
+    }
+
+
+def _by_column(signature: Signature, answers: np.ndarray[Any, Any]) -> dict[str, Any]:
+    if not signature.classes:
+        return {signature.output: answers.ravel()}
+    classes = signature.classes
+    by_class = dict(zip(classes, answers.T.copy(), strict=True))
+    return {
+        "label": [classes[choice] for choice in answers.argmax(axis=1).tolist()],
+        "probability": by_class[signature.positive] if signature.positive else answers.max(axis=1),
         "probabilities": by_class,
     }

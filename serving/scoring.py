@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from models.errors import bounded
-from models.manifest import PROBABILITY, Signature
+from models.manifest import Signature
 from serving.answers import Answer, answer
 from serving.errors import BadRequest, SchemaMismatch, UnknownEncoding
 from serving.feeds import SHOWN
@@ -61,13 +61,13 @@ def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, A
     }
 
 
-def write_answer(probabilities: np.ndarray[Any, Any] | None, headers: dict[str, str]) -> Answer:
+def write_answer(answers: np.ndarray[Any, Any] | None, signature: Signature, headers: dict[str, str]) -> Answer:
     """MLflow puts the entries of the output [N, K] one after another: K for each row, in the order of the classes.
 
     None stands for no rows.
     """
-    values = [] if probabilities is None else probabilities.ravel().tolist()
-    return answer({"predictions": [{PROBABILITY: value} for value in values]}, headers=headers)
+    values = [] if answers is None else answers.ravel().tolist()
+    return answer({"predictions": [{signature.output: value} for value in values]}, headers=headers)
 
 
 def _media_type(content_type: str | None) -> str:

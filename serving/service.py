@@ -64,7 +64,7 @@ class InferenceService:
 
         def work(sent: bytes, deadline: Deadline) -> Answer:
             model = self._model(pipeline, version)
-            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH))
+            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH), model.manifest.signature)
             self._limits.check_rows(asked.rows)
             probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
             return oip.write_answer(asked, model.manifest, probabilities, model.headers)
@@ -81,8 +81,9 @@ class InferenceService:
                 self._limits.check_rows(table.rows)
             feed = scoring.read_feed(table, model.manifest.signature)
             if not table.rows:
-                return scoring.write_answer(None, model.headers)
-            return scoring.write_answer(_run(model, feed, table.rows, deadline), model.headers)
+                return scoring.write_answer(None, model.manifest.signature, model.headers)
+            answers = _run(model, feed, table.rows, deadline)
+            return scoring.write_answer(answers, model.manifest.signature, model.headers)
 
         return self._answering(body, headers, work, protocol="mlflow")
 

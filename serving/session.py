@@ -1,4 +1,4 @@
-"""An ONNX graph, ready to answer: raw columns in, class probabilities out."""
+"""An ONNX graph, ready to answer: raw columns in, class probabilities (or a regression's values) out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.errors import bounded
-from models.manifest import PROBABILITY, GoldenRows, Signature
+from models.manifest import GoldenRows, Signature
 from serving.errors import ModelRefused
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Session:
             raise ModelRefused(f"the model cannot be loaded: {bounded(exc, DETAIL_CHARACTERS)}") from exc
 
     def run(self, feed: Feed) -> np.ndarray[Any, Any]:
-        """Probabilities, float64 [N, K]."""
-        result: np.ndarray[Any, Any] = self._session.run([PROBABILITY], feed)[0]
+        """The graph's one output: probabilities, float64 [N, K], or a regression's values, [N, 1]."""
+        result: np.ndarray[Any, Any] = self._session.run(None, feed)[0]
         return result
 
 
@@ -62,13 +62,13 @@ def prove(session: Session, signature: Signature, golden: GoldenRows) -> None:
     import numpy as np
 
     classes = signature.classes
-    if signature.positive not in classes or len(set(classes)) < len(classes):
+    if (signature.task == "binary" and signature.positive not in classes) or len(set(classes)) < len(classes):
         raise ModelRefused(f"model.json has classes {list(classes)} and {signature.positive!r} as the positive one")
     answers = _answers(session, golden_feed(signature, golden))
     expected = np.array(golden.probabilities, dtype=np.float64)
     if not expected.size:
         raise ModelRefused("model.json has no golden rows: nothing says what the model has to answer")
-    if answers.shape[1:] != (len(classes),) or answers.dtype != np.float64:
+    if answers.shape[1:] != (signature.width,) or answers.dtype != np.float64:
         raise ModelRefused(f"the model answers {answers.dtype} {list(answers.shape)} for {len(classes)} classes")
     # Bytes, so that -0.0 is not 0.0. A NaN among them would be no probability, even as recorded.
     if answers.tobytes() != expected.tobytes() or answers.shape != expected.shape or not np.isfinite(answers).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from models.partitions import check_label
+from models.expressions import check_expressions
 from models.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]
@@ -16,8 +16,8 @@ def test_the_pipeline_in_the_readme_has_ten_lines_and_no_mistake() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(text.splitlines()) <= 10
     spec = parse_spec(text, source="README.md")
-    check_label(spec)
-    assert spec.features == ("plan", "seats", "monthly_spend")
+    check_expressions(spec)
+    assert spec.inputs == ("plan", "seats", "monthly_spend")
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

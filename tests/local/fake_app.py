@@ -286,7 +286,7 @@ class FakeApp:
         if version is None:
             return web.json_response({"error": "no model yet"}, status=503, headers={"Retry-After": "5"})
         columns = {tensor["name"]: tensor["data"] for tensor in document["inputs"]}
-        missing = set(pipeline_spec().features) ^ set(columns)
+        missing = set(pipeline_spec().inputs) ^ set(columns)
         if missing:
             return web.json_response({"error": f"columns: {sorted(missing)}"}, status=400)
         values: list[float | None] = [*self.probability(version, columns).ravel().tolist()]
@@ -318,7 +318,7 @@ def _failed(run: str) -> dict[str, Any]:
 def signature() -> Signature:
     """All features of the pipeline, as its models take them."""
     spec = pipeline_spec()
-    kinds: dict[str, Any] = {name: spec.columns[name].type for name in spec.features}
+    kinds: dict[str, Any] = {name: spec.columns[name].type for name in spec.inputs}
     return Signature(tuple(InputColumn(name, kind) for name, kind in kinds.items()), ("on time", "late"), "late")
 
 

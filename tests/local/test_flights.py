@@ -101,7 +101,7 @@ def test_features_and_labels_are_those_of_the_flights_that_arrived() -> None:
     rows = features_and_labels(1)
     delays = [int(row["arr_delay"]) for row in uploaded(1) if row["arr_delay"]]
 
-    assert rows.features.columns == list(pipeline_spec().features)
+    assert rows.features.columns == list(pipeline_spec().inputs)
     assert not {"arr_delay", "time_hour"} & set(rows.features.columns)
     assert rows.late.tolist() == [delay > 15 for delay in delays]
     assert rows.features["carrier"].to_list() == [row["carrier"] for row in uploaded(1) if row["arr_delay"]]

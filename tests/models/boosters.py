@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from models.features import compute_matrix, feature_names, feeds, fit_features, signature
-from models.manifest import Signature
+from models.manifest import HoldoutRule, Signature
 from models.matrices import MatrixPart, matrix_part
 from models.partitions import LABEL, TIME
 from models.profiles import profile
@@ -30,7 +30,7 @@ time: at
 categories: {minimum_count: 2}
 training: {rounds: 30, minimum_rows: 50, parameters: {num_leaves: 15, min_data_in_leaf: 5}}
 """
-FAR = 1e12
+FAR = HoldoutRule("time", 1e12)
 """A holdout that begins after all rows."""
 
 
@@ -84,5 +84,5 @@ def trained(rows: int = 600, seed: int = 0, missing: float = 0.1) -> Trained:
     """A booster trained on generated rows; made once."""
     of, data = spec(), frame(rows, seed, missing=missing)
     graph = fit_features(profile(data, of), of)
-    model = train(parts(data, graph, of), spec=of, feature_names=feature_names(of), threads=1, holdout_from=FAR)
+    model = train(parts(data, graph, of), spec=of, feature_names=feature_names(of), threads=1, holdout=FAR)
     return Trained(of, model, graph, signature(of), data)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation import open_session
+from models.adversarial import raw_rows
 from models.export import ExportError, ExportKind, export
 from models.features import feeds
-from models.parity import TOLERANCES, adversarial, check_parity
+from models.parity import TOLERANCES, check_parity
+from models.scoring import open_session
 from tests.models.boosters import frame, trained
 
 KINDS: tuple[ExportKind, ...] = ("exact", "portable")
@@ -42,7 +43,12 @@ def test_every_row_gets_the_boosters_probability(kind: ExportKind, missing: floa
 def test_rows_on_thresholds_take_the_same_branch(kind: ExportKind, seed: int) -> None:
     made = trained(rows=500, seed=seed)
     report = check_parity(
-        _model(kind, rows=500, seed=seed), made.model.booster_text, made.graph, [made.feeds()], kind=kind
+        _model(kind, rows=500, seed=seed),
+        made.model.booster_text,
+        made.graph,
+        [made.feeds()],
+        columns=made.spec.feature_columns,
+        kind=kind,
     )
     assert report.passed, report
     assert report.adversarial_rows > 1000
@@ -96,10 +102,9 @@ def _booster(parameters: dict[str, Any]) -> str:
     ("parameters", "what"),
     [
         ({"objective": "regression"}, "objective"),
-        ({"objective": "binary", "sigmoid": 2.0}, "sigmoid"),
+        ({"objective": "cross_entropy"}, "objective"),
         ({"objective": "binary", "zero_as_missing": True}, "zero_as_missing"),
         ({"objective": "binary", "linear_tree": True}, "linear_tree"),
-        ({"objective": "binary", "boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, "average_output"),
         (
             {"objective": "binary", "categorical_feature": [2], "min_data_per_group": 1, "cat_smooth": 0, "cat_l2": 0},
             "categorical",
@@ -134,7 +139,9 @@ def test_parity_sees_a_threshold_that_is_off_by_a_hair() -> None:
     values[index] = np.nextafter(np.float32(values[index]), np.float32(-np.inf))
     splits.t.CopyFrom(onnx.numpy_helper.from_array(values, splits.t.name))
     wrong = model.SerializeToString()
-    report = check_parity(wrong, made.model.booster_text, made.graph, [made.feeds()], kind="exact")
+    report = check_parity(
+        wrong, made.model.booster_text, made.graph, [made.feeds()], columns=made.spec.feature_columns, kind="exact"
+    )
     assert not report.passed
     assert report.worst > 1e-6
 
@@ -142,12 +149,16 @@ def test_parity_sees_a_threshold_that_is_off_by_a_hair() -> None:
 def test_parity_sees_another_model() -> None:
     made, other = trained(), trained(seed=5)
     model = export(other.model.booster_text, other.graph, other.signature, kind="exact")
-    assert not check_parity(model, made.model.booster_text, made.graph, [made.feeds()], kind="exact").passed
+    assert not check_parity(
+        model, made.model.booster_text, made.graph, [made.feeds()], columns=made.spec.feature_columns, kind="exact"
+    ).passed
 
 
 def test_adversarial_rows_hold_thresholds_missing_and_unknown_values() -> None:
     made = trained()
-    rows = adversarial(made.feeds(), lgb.Booster(model_str=made.model.booster_text), made.graph)
+    rows = raw_rows(
+        made.feeds(), lgb.Booster(model_str=made.model.booster_text).dump_model(), made.spec.feature_columns
+    )
     assert np.isnan(rows["price"]).any()
     assert {"", "never seen before", "Ghent"} <= set(rows["town"].tolist())
     assert {len(values) for values in rows.values()} == {len(rows["price"])}
@@ -155,7 +166,9 @@ def test_adversarial_rows_hold_thresholds_missing_and_unknown_values() -> None:
 
 def test_parity_on_no_rows_at_all_says_that_nothing_was_compared() -> None:
     made = trained()
-    report = check_parity(_model("exact"), made.model.booster_text, made.graph, [], kind="exact")
+    report = check_parity(
+        _model("exact"), made.model.booster_text, made.graph, [], columns=made.spec.feature_columns, kind="exact"
+    )
     assert (report.rows, report.adversarial_rows, report.passed) == (0, 0, False)
 
 

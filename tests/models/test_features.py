@@ -28,7 +28,7 @@ def cleaned(count: int = 600, seed: int = 7) -> pl.DataFrame:
 def encoded(row: dict[str, Any], seen: Profile, spec: PipelineSpec) -> list[float]:
     """The encoding in plain Python, from its description."""
     codes = []
-    for name in spec.features:
+    for name in spec.inputs:
         value = row[name]
         if spec.columns[name].type != "category":
             codes.append(math.nan if value is None else value)
@@ -57,7 +57,7 @@ def test_the_graph_encodes_as_plain_python_does() -> None:
 def test_ranks_follow_frequency_then_name_and_their_bounds() -> None:
     counts = {"": 90, "rare": 1, "b": 5, "a": 5, "often": 9, "least": 2}
     origins = {"JFK": 10}
-    seen = Profile(112, 0, 0.0, 1.0, {}, {"carrier": counts, "origin": origins})
+    seen = Profile(112, {}, 0.0, 1.0, {}, {"carrier": counts, "origin": origins})
     names = ["", "often", "a", "b", "least", "rare", "never seen", " a", "A", *MISSING_TEXTS]
     frame = pl.DataFrame({"carrier": names, "origin": ["JFK"] * len(names)}).with_columns(
         distance=pl.lit(0.0), hour=pl.lit(0.0), weekend=pl.lit(0.0)
@@ -139,7 +139,7 @@ def test_feeds_have_nan_and_empty_text_for_missing() -> None:
     line = "2013-04-01,20,NA,JFK,NA,5,NA"
     columns = feeds(clean_partition(csv(line), name="a.csv", spec=small()).frame, small())
 
-    assert list(columns) == list(small().features)
+    assert list(columns) == list(small().inputs)
     assert columns["carrier"].dtype == object
     assert columns["carrier"].tolist() == [""]
     assert columns["distance"].dtype == np.float64
@@ -176,4 +176,4 @@ def test_the_shipped_pipeline_makes_a_small_graph() -> None:
     spec = flight_delays()
     categories = {name: {f"C{i}": 100 + i for i in range(100)} for name in ("carrier", "origin", "dest")}
 
-    assert len(fit_features(Profile(1, 0, 0.0, 1.0, {}, categories), spec)) < 20_000
+    assert len(fit_features(Profile(1, {}, 0.0, 1.0, {}, categories), spec)) < 20_000

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from models.matrices import MatrixPart, folds, matrix_part
+from models.folds import folds
+from models.matrices import MatrixPart, matrix_part
 from models.partitions import LABEL, TIME
 
 
@@ -27,7 +28,8 @@ def test_bytes_round_trip(rows: int) -> None:
 
     after = MatrixPart.from_bytes(before.to_bytes())
 
-    for name, dtype in {"x": np.float32, "y": np.uint8, "time": np.float64, "fold": np.float64}.items():
+    dtypes = {"x": np.float32, "y": np.float64, "time": np.float64, "fold": np.float64, "weight": np.float32}
+    for name, dtype in dtypes.items():
         array = getattr(after, name)
         assert array.dtype == dtype
         assert array.flags.c_contiguous
@@ -37,7 +39,7 @@ def test_bytes_round_trip(rows: int) -> None:
 
 def test_fortran_order_is_stored_as_c_order() -> None:
     one = part()
-    turned = MatrixPart(x=np.asfortranarray(one.x), y=one.y, time=one.time, fold=one.fold)
+    turned = MatrixPart(x=np.asfortranarray(one.x), y=one.y, time=one.time, fold=one.fold, weight=one.weight)
 
     assert turned.to_bytes() == one.to_bytes()
 
@@ -53,7 +55,7 @@ def test_damaged_bytes_are_refused(damage: Any) -> None:
 WRONG = [
     {"x": np.zeros((3, 2), np.float64)},
     {"x": np.zeros(3, np.float32)},
-    {"y": np.zeros(2, np.uint8)},
+    {"y": np.zeros(2)},
     {"y": np.zeros(3, np.int64)},
     {"fold": np.zeros((3, 1))},
 ]
@@ -63,9 +65,10 @@ WRONG = [
 def test_arrays_that_do_not_belong_together_are_refused(wrong: dict[str, Any]) -> None:
     right: dict[str, Any] = {
         "x": np.zeros((3, 2), np.float32),
-        "y": np.zeros(3, np.uint8),
+        "y": np.zeros(3),
         "time": np.zeros(3),
         "fold": np.zeros(3),
+        "weight": np.zeros(3, np.float32),
     }
     MatrixPart(**right)
     with pytest.raises(ValueError, match="it takes"):

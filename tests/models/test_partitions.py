@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from models import reading
+from models.expressions import check_expressions
 from models.partitions import (
+    GROUP,
     LABEL,
     TIME,
+    WEIGHT,
     CleanPartition,
-    check_label,
     clean_partition,
     from_parquet,
     to_parquet,
@@ -27,7 +29,7 @@ from models.partitions import (
 from models.reading import REASON, ROW, PartitionRejected
 from models.spec import PipelineSpec, SpecError
 from models.texts import MISSING_TEXTS
-from tests.models.flights import GOOD, HEADER, csv, files, flight_delays, rows, small
+from tests.models.flights import GOOD, HEADER, PIPELINE, csv, files, flight_delays, rows, small
 
 APRIL_1 = datetime(2013, 4, 1, 5, tzinfo=UTC).timestamp()
 
@@ -421,10 +423,11 @@ BAD_EXPRESSIONS = [
 
 @pytest.mark.parametrize(("expression", "words"), BAD_EXPRESSIONS)
 def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) -> None:
-    spec = small(label=f"label: {{expression: '{expression}'}}")
+    line = f"label: {{expression: '{expression}'}}"
+    spec, text = small(label=line), PIPELINE.replace("label: {expression: delay > 15}", line)
 
     with pytest.raises(SpecError) as caught:
-        check_label(spec, source="small.yaml", line=10)
+        check_expressions(spec, source="small.yaml", text=text)
     assert (caught.value.source, caught.value.line, caught.value.field) == ("small.yaml", 10, "label.expression")
     assert words in caught.value.problem
     with pytest.raises(SpecError):
@@ -434,7 +437,7 @@ def test_a_bad_expression_is_a_mistake_in_the_spec(expression: str, words: str) 
 def test_an_expression_that_fails_on_a_value_rejects_the_file() -> None:
     spec = small(label="label: {expression: cast(carrier as int) > 3}")
 
-    check_label(spec)
+    check_expressions(spec)
     assert clean(csv(GOOD.replace("UA", "4")), spec=spec).frame[LABEL].to_list() == [1]
     with pytest.raises(PartitionRejected, match="has rows for which the label's expression cannot") as caught:
         clean(csv(GOOD), spec=spec)
@@ -508,7 +511,7 @@ def test_a_month_of_flights_takes_well_under_a_second() -> None:
     month = rows(27_000).select(
         time_hour="when", arr_delay="delay", carrier="carrier", origin="origin", dest="carrier", month=4, day=1,
         hour="hour", minute=30, distance="distance",
-        **{name: pl.col("distance") for name in spec.features[8:]},
+        **{name: pl.col("distance") for name in spec.inputs[8:]},
     )  # fmt: skip
     data = month.write_csv(null_value="NA").encode()
     clean(data[:100_000], spec=spec.model_copy(update={"quality": small().quality}))
@@ -518,3 +521,110 @@ def test_a_month_of_flights_takes_well_under_a_second() -> None:
 
     assert partition.rows_read == 27_000
     assert time.perf_counter() - started < 2
+
+
+# Filters, weights, groups, other labels.
+
+
+def test_a_filter_leaves_rows_out_and_says_how_many() -> None:
+    spec = small(categories="filter: distance > 100")
+    lines = [GOOD, GOOD.replace("100.5", "50"), GOOD.replace("100.5", ""), GOOD.replace("100.5", "far")]
+    partition = clean(csv(*lines), spec=spec)
+
+    assert (partition.frame.height, partition.left_out, partition.rejected.height) == (1, 2, 1)
+    # A cell that nobody can read is no reason to leave a row out in silence.
+    assert partition.rejected[REASON].item().startswith("distance")
+
+
+def test_a_row_that_is_left_out_is_not_rejected_for_anything_else() -> None:
+    spec = small(categories="filter: hour > 3")
+    partition = clean(csv(GOOD, GOOD.replace(",5,", ",2,").replace("100.5", "far")), spec=spec)
+
+    assert (partition.left_out, partition.rejected.height, dict(partition.reasons)) == (1, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"), [("hour >", "cannot be"), ("hour", "gives Float64"), ("max(hour) > 3", "several rows")]
+)
+def test_a_bad_filter_is_a_mistake_in_the_spec(condition: str, words: str) -> None:
+    line = f"filter: {condition}"
+    text = PIPELINE.replace("categories: {minimum_count: 2, maximum: 3}", line)
+    with pytest.raises(SpecError, match=words) as caught:
+        check_expressions(small(categories=line), source="small.yaml", text=text)
+    assert (caught.value.line, caught.value.field) == (12, "filter")
+
+
+def test_a_filter_that_fails_on_a_value_rejects_the_file() -> None:
+    with pytest.raises(PartitionRejected, match="the filter cannot be evaluated") as caught:
+        clean(csv(GOOD), spec=small(categories="filter: cast(carrier as int) > 3"))
+    assert caught.value.code == "filter_failed"
+
+
+def test_weights_are_kept_and_checked() -> None:
+    spec = small(categories="weight: distance", distance="  distance: number")
+    lines = [GOOD, GOOD.replace("100.5", "0"), GOOD.replace("100.5", "-1"), GOOD.replace("100.5", "NA")]
+    partition = clean(csv(*lines), spec=spec)
+
+    assert partition.frame[WEIGHT].to_list() == [100.5, 0.0]
+    assert "distance" not in partition.frame.columns
+    assert dict(partition.reasons) == {"distance: missing": 1, "distance: no weight": 1}
+
+
+def test_rows_of_a_group_have_one_fold_whatever_the_file() -> None:
+    spec = small(categories="holdout: {by: group, column: carrier}")
+    first = clean(csv(GOOD, GOOD.replace("UA", "AA"), GOOD, GOOD.replace("UA", "")), spec=spec)
+    second = clean(csv(GOOD.replace("100.5", "7")), spec=spec)
+
+    folds = first.frame[GROUP].to_list()
+    assert folds[0] == folds[2] == second.frame[GROUP].item() != folds[1]
+    assert all(0 <= fold < 1 for fold in folds)
+    assert first.rejected[REASON].to_list() == ["carrier: missing, so the row belongs to no group"]
+
+
+def test_texts_and_slices_are_carried() -> None:
+    spec = small(hour="  hour: text", categories="slices: [weekend]\nfeatures: [distance]")
+    frame = clean(csv(GOOD), spec=spec).frame
+    assert frame.columns[:3] == ["distance", "hour", "weekend"]
+    assert frame.row(0)[:3] == (100.5, "5", 1.0)
+
+
+CLASSES = "task: multiclass\nlabel: {column: origin, classes: [LGA, JFK]}"
+OTHER_LABELS = [
+    (CLASSES, GOOD, 1, ""),
+    (CLASSES, GOOD.replace("JFK", "EWR"), None, 'label: "EWR" is none of the classes'),
+    (CLASSES, GOOD.replace("JFK", ""), None, "origin: missing, so there is no label"),
+    ("task: multiclass\nlabel: {column: hour, classes: [4, 5]}", GOOD, 1, ""),
+    ("task: multiclass\nlabel: {column: weekend, classes: [true, false]}", GOOD, 0, ""),
+    (
+        "task: multiclass\nlabel: {expression: \"CASE WHEN delay > 9 THEN 'late' ELSE 'ok' END\", classes: [ok, late]}",
+        GOOD,
+        1,
+        "",
+    ),
+    ("task: regression\nlabel: {column: delay}", GOOD, 20.0, ""),
+    ("task: regression\nlabel: {expression: delay / 8}", GOOD, 2.5, ""),
+    ("task: regression\nlabel: {column: distance}", GOOD.replace("100.5", "1e39"), None, "label: 1"),
+    (
+        "task: regression\nlabel: {column: distance}",
+        GOOD.replace("100.5", ""),
+        None,
+        "distance: missing, so there is no",
+    ),
+]
+
+
+@pytest.mark.parametrize(("label", "line", "expected", "reason"), OTHER_LABELS)
+def test_labels_of_other_tasks(label: str, line: str, expected: float | None, reason: str) -> None:
+    partition = clean(csv(line), spec=small(label=label))
+    assert partition.frame[LABEL].to_list() == ([] if expected is None else [expected])
+    assert [text.startswith(reason) for text in partition.rejected[REASON]] == [True] * bool(reason)
+
+
+@pytest.mark.parametrize(("label", "words"), [
+    ("task: regression\nlabel: {expression: carrier}", "has to give a number"),
+    ("task: multiclass\nlabel: {expression: when, classes: [a, b]}", "has to give a class's name"),
+    ("task: regression\nlabel: {expression: delay - avg(delay)}", "several rows"),
+])  # fmt: skip
+def test_expressions_have_to_give_what_the_task_is_about(label: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        check_expressions(small(label=label))

@@ -15,11 +15,14 @@ from tests.models.flights import csv, files, rows, small
 
 COUNTS = st.integers(0, 10**9)
 NUMBERS = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False).map(lambda value: value + 0.0))
-NUMBER_PROFILES = st.builds(NumberProfile, count=COUNTS, missing=COUNTS, minimum=NUMBERS, maximum=NUMBERS)
+HISTOGRAMS = st.dictionaries(st.integers(0, 2**15).map(str), st.integers(1, 10**9), max_size=4)
+NUMBER_PROFILES = st.builds(
+    NumberProfile, count=COUNTS, missing=COUNTS, minimum=NUMBERS, maximum=NUMBERS, histogram=HISTOGRAMS
+)
 PROFILES = st.builds(
     Profile,
     rows=COUNTS,
-    positives=COUNTS,
+    classes=st.fixed_dictionaries({"no": COUNTS, "yes": COUNTS}),
     time_min=NUMBERS,
     time_max=NUMBERS,
     numbers=st.fixed_dictionaries({"distance": NUMBER_PROFILES}),
@@ -43,13 +46,13 @@ def test_a_profile_counts_what_is_there() -> None:
 
     assert found == Profile(
         rows=3,
-        positives=1,
+        classes={"no": 2, "yes": 1},
         time_min=start + 1,
         time_max=start + 3,
         numbers={
-            "distance": NumberProfile(2, 1, 0.0, 100.5),
-            "hour": NumberProfile(3, 0, 5.0, 7.0),
-            "weekend": NumberProfile(2, 1, 0.0, 1.0),
+            "distance": NumberProfile(2, 1, 0.0, 100.5, {"0": 1, "8236": 1}),
+            "hour": NumberProfile(3, 0, 5.0, 7.0, {"8202": 1, "8204": 1, "8206": 1}),
+            "weekend": NumberProfile(2, 1, 0.0, 1.0, {"0": 1, "8184": 1}),
         },
         categories={"carrier": {"": 1, "UA": 2}, "origin": {"": 1, "JFK": 2}},
     )

@@ -102,7 +102,7 @@ MISTAKES = [
     ("hour: {type: integer, required: true}", "hour: {type: integer, required: 1}"),
     ("minimum_count: 2", "minimum_count: 0"),
     ("maximum_bad_rows: 1", "maximum_bad_rows: 1.5"),
-    ("time: when", "time: when\ntask: regression"),
+    ("time: when", "time: when\ntask: ranking"),
     ("time: when", "time: when\ntraining: {parameters: {linear_tree: true}}"),
     ("time: when", "time: when\nvalidation: {fraction: 0.5}"),
 ]

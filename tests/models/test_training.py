@@ -9,18 +9,17 @@ import polars as pl
 import pytest
 
 from models.features import feature_names, fit_features
+from models.manifest import HoldoutRule
 from models.partitions import LABEL, TIME
 from models.profiles import profile
 from models.training import TrainedModel, TrainingError, train
 from tests.models.boosters import FAR, frame, parts, spec, trained
 
 
-def _train(data: pl.DataFrame, *, holdout_from: float = FAR, threads: int = 1, **training: Any) -> TrainedModel:
+def _train(data: pl.DataFrame, *, holdout: HoldoutRule = FAR, threads: int = 1, **training: Any) -> TrainedModel:
     of = spec(**training)
     graph = fit_features(profile(data, of), of)
-    return train(
-        parts(data, graph, of), spec=of, feature_names=feature_names(of), threads=threads, holdout_from=holdout_from
-    )
+    return train(parts(data, graph, of), spec=of, feature_names=feature_names(of), threads=threads, holdout=holdout)
 
 
 def test_it_learns() -> None:
@@ -51,7 +50,9 @@ def test_the_holdout_teaches_nothing() -> None:
     graph = fit_features(profile(data, of), of)
     names = feature_names(of)
     texts = {
-        train(parts(each, graph, of), spec=of, feature_names=names, threads=1, holdout_from=500).booster_text
+        train(
+            parts(each, graph, of), spec=of, feature_names=names, threads=1, holdout=HoldoutRule("time", 500)
+        ).booster_text
         for each in (data, spoilt.with_columns(pl.col(LABEL).cast(pl.UInt8)))
     }
     assert len(texts) == 1
@@ -73,7 +74,7 @@ def test_too_few_rows_teach_nothing() -> None:
 
 def test_everything_in_the_holdout_teaches_nothing() -> None:
     with pytest.raises(TrainingError) as caught:
-        _train(frame(200), holdout_from=0)
+        _train(frame(200), holdout=HoldoutRule("time", 0))
     assert (caught.value.code, caught.value.rows) == ("too_few_rows", 0)
 
 
