@@ -12,7 +12,7 @@ AZURITE := $(VENV)/azurite
 
 COMPILE := --quiet --universal --no-header --no-annotate --python-version
 
-.PHONY: help demo run test bench-host bench-serving bench-swap bench-train lint format lock schema clean setup
+.PHONY: help demo run test events bench-host bench-serving bench-swap bench-train lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ run: $(READY) ## Start the local stack and keep it up
 
 test: $(READY) ## Unit, property and integration tests
 	@$(BIN)/python -m pytest
+
+events: $(READY) ## Show what the running stack's app tells, as it comes
+	@$(BIN)/python -m local events || test $$? -eq 130
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host

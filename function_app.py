@@ -21,11 +21,11 @@ def compose(chosen: Role) -> func.FunctionApp:
     else:
         import azure.durable_functions as df
 
-        from triggers import durable, management, timers, uploads
+        from triggers import durable, management, registry, timers, uploads
 
         app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
-        for blueprint in (uploads.blueprint, durable.blueprint, timers.blueprint, management.blueprint):
-            app.register_functions(blueprint)
+        for part in (uploads, durable, timers, management, registry):
+            app.register_functions(part.blueprint)
     if chosen != "train":
         from triggers import inference, warming
 

@@ -9,6 +9,7 @@ from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
+from adapters.events import Notice
 from adapters.registry import CHALLENGER, Submission, VersionTaken
 from models.manifest import GoldenRows, HoldoutRule, Lineage, LineagePartition, Manifest, Signature
 
@@ -34,6 +35,9 @@ def register(run: RunRef, to: Dependencies) -> Done:
             raise VersionTaken(run.pipeline, version, owner) from exc
     to.blobs.put(model_path, model)
     workspace.write("version.json", {"version": version, "manifest_path": manifest_path})
+    decision = workspace.read("decision.json")
+    told = {"run": run.run, "version": version, "promote": decision["promote"], "sentence": decision["sentence"]}
+    to.tell(Notice("Ratchet.ModelRegistered", run.pipeline, run.run, told))
     return Done(sentence=f"version {version}")
 
 

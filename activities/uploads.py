@@ -9,6 +9,7 @@ from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainReques
 from activities.dependencies import Dependencies
 from activities.workspace import PlannedPartition, existing_keys, partition_key
 from adapters.blobs import BlobNotFound
+from adapters.events import Notice
 from adapters.ledger import Claim, Partition
 from adapters.specs import UnknownPipeline
 from models.errors import bounded
@@ -72,6 +73,8 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     todo = [asdict(partition) for partition in partitions if partition.key not in known]
     batches = workspace.write_batches("validate", todo)
     workspace.write("plan.json", [asdict(partition) for partition in partitions])
+    started = {"run": run.run, "partitions": len(partitions), "new": sum(partition.new for partition in partitions)}
+    to.tell(Notice("Ratchet.RunStarted", run.pipeline, run.run, started))
     return Claimed(todo=len(todo), batches=batches)
 
 

@@ -114,6 +114,14 @@ class AzureBlobStore:
             except ResourceNotFoundError:
                 return  # no container yet: it is made by the first write
 
+    def delete(self, path: str) -> bool:
+        with _errors(path):
+            try:
+                self._blob(path).delete_blob()
+            except ResourceNotFoundError:
+                return False
+            return True
+
     def _blob(self, path: str) -> Any:
         container, _, name = path.partition("/")
         return self._service.get_blob_client(container, name)

@@ -88,3 +88,7 @@ class BlobStore(Protocol):
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Blobs whose path starts with `prefix` (`container/` or `container/name-prefix`), by name. Pages by itself."""
         ...
+
+    def delete(self, path: str) -> bool:
+        """Removes the blob; whether there was one."""
+        ...

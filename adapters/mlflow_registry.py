@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,25 @@ class MlflowRegistry:
         wanted = f"name = '{submission.pipeline}' and tags.`{RUN_KEY}` = '{submission.run}'"
         return sorted(int(found.version) for found in self._client.search_model_versions(wanted))
 
+    def aliases(self, pipeline: str) -> Mapping[str, int]:
+        from mlflow.exceptions import MlflowException
+
+        with self._errors():
+            try:
+                named = self._client.get_registered_model(pipeline).aliases
+            except MlflowException as exc:
+                if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+            return {alias: int(version) for alias, version in named.items()}
+
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         with self._errors():
             self._client.set_registered_model_alias(pipeline, alias, str(version))
+
+    def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
+        with self._errors():
+            self._client.set_model_version_tag(pipeline, str(version), name, value)
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -58,6 +58,14 @@ class Registry(Protocol):
         """The number of the version with this run key; made now, or by an earlier try."""
         ...
 
+    def aliases(self, pipeline: str) -> Mapping[str, int]:
+        """The version that each alias names; none for a pipeline that the registry does not know."""
+        ...
+
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         """Moves an alias to a version."""
+        ...
+
+    def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
+        """Writes a tag on a version, where people see it beside the version."""
         ...

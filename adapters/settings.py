@@ -61,6 +61,8 @@ class Settings:
     """RATCHET_EVENTS_TOPIC_ENDPOINT: the Event Grid topic that Ratchet's own events go to."""
     events_topic_key: str | None = field(repr=False)
     """RATCHET_EVENTS_TOPIC_KEY; without it the app's identity is used."""
+    webhook_secret: str | None = field(repr=False)
+    """RATCHET_MLFLOW_WEBHOOK_SECRET: what MLflow signs its webhooks with; without it none are taken."""
     cache_dir: Path
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
@@ -100,6 +102,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pipelines_dir=read.parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
         events_topic_endpoint=read.address(TOPIC_ENDPOINT),
         events_topic_key=read.text(TOPIC_KEY),
+        webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
         pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),

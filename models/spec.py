@@ -19,6 +19,7 @@ from models.errors import bounded
 from models.feature_columns import FeatureColumn, feature_columns
 from models.manifest import SLUG
 from models.metric_names import HIGHER_IS_BETTER, METRICS_OF
+from models.promotion import Promotion
 from models.spec_lines import Loader, SpecError, line_at, refuse_duplicates
 from models.spec_parts import (
     NUMBERS,
@@ -108,7 +109,8 @@ class PipelineSpec(Part):
     slices: Names = ()
     """Category, boolean, integer and text columns: both models are judged for each of their values, too."""
     gate: Gate = Gate()
-    promotion: Literal["automatic"] = "automatic"
+    promotion: Promotion = Promotion()
+    """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
     requests: Requests = Requests()
 

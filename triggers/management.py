@@ -6,28 +6,22 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 
 from activities.live import read_champion
+from activities.waiting import read_waiting
 from activities.workspace import record_path
 from adapters.blobs import BlobNotFound
 from adapters.ledger import TRANSITIONS
-from adapters.specs import UnknownPipeline
 from models.errors import bounded
 from triggers import services
-from triggers.answers import answer_json, answering
+from triggers.admin import AdminBlueprint
+from triggers.answers import answer_json, answering, known_pipeline
 from triggers.runs import ACTIVE, ensure_run, run_status
-
-
-class AdminBlueprint(df.Blueprint):  # type: ignore[misc]
-    """All routes want the master key: who may ask for predictions may not thereby retrain, nor see the data's names."""
-
-    def route(self, route: str, **options: Any) -> Any:
-        return super().route(route, auth_level=func.AuthLevel.ADMIN, **options)
-
 
 blueprint = AdminBlueprint()
 
@@ -51,7 +45,7 @@ async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationCl
 
     `problem` is what made the latest attempt fail, with or without a run's record, or null.
     """
-    pipeline = _known(req)
+    pipeline = known_pipeline(req)
     status = await run_status(client, pipeline)
     active = status is not None and status["runtime"] in ACTIVE
     run = _progress(status["progress"]) if status is not None and active else None
@@ -66,7 +60,7 @@ async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationCl
 @answering
 def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Finished runs, oldest first."""
-    pipeline = _known(req)
+    pipeline = known_pipeline(req)
     return answer_json({"runs": [_summary(pipeline, run) for run in _runs(pipeline)]})
 
 
@@ -75,7 +69,7 @@ def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 @answering
 def show_run(req: func.HttpRequest) -> func.HttpResponse:
     """The record of a finished run."""
-    pipeline, run = _known(req), req.route_params["run"]
+    pipeline, run = known_pipeline(req), req.route_params["run"]
     return answer_json(_record(pipeline, run))
 
 
@@ -85,18 +79,10 @@ def show_run(req: func.HttpRequest) -> func.HttpResponse:
 @answering
 async def retrain_now(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
     """Asks for a run, with `?force=true` even when nothing new waits."""
-    pipeline = _known(req)
+    pipeline = known_pipeline(req)
     force = req.params.get("force", "").lower() in {"1", "true", "yes"}
     started = await ensure_run(client, pipeline, force=force)
     return answer_json({"pipeline": pipeline, "started": started, "force": force and started}, status=202)
-
-
-def _known(req: func.HttpRequest) -> str:
-    pipeline: str = req.route_params["pipeline"]
-    names = services.specs().names()
-    if pipeline not in names:
-        raise UnknownPipeline(pipeline, names)
-    return pipeline
 
 
 def _stored(pipeline: str) -> dict[str, Any]:
@@ -104,6 +90,7 @@ def _stored(pipeline: str) -> dict[str, Any]:
     runs = _runs(pipeline)
     return {
         "champion": _champion(pipeline),
+        "waiting": _waiting(pipeline),
         "partitions": {state: counts[state] for state in TRANSITIONS},
         "last_run": _summary(pipeline, runs[-1]) if runs else None,
     }
@@ -122,6 +109,12 @@ def _champion(pipeline: str) -> dict[str, Any] | None:
         "why": pointer.why,
         "metrics": dict(manifest.metrics),
     }
+
+
+def _waiting(pipeline: str) -> dict[str, Any] | None:
+    """The challenger that waits for approval or for its window, if there is one."""
+    found = read_waiting(pipeline, services.dependencies())
+    return asdict(found[0]) if found is not None and found[0].open else None
 
 
 def _problem(status: Mapping[str, Any]) -> str | None:

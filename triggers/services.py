@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
+from adapters.outbox import Outbox
 from adapters.registry import Registry
 from adapters.settings import Settings, read_settings
 from adapters.specs import SpecFiles
@@ -51,10 +52,17 @@ def registry() -> Registry:
 
 @cache
 def events() -> EventPublisher:
+    """What the app tells. Without a topic nobody listens, and nothing has to wait for anybody."""
+    return outbox() or NoListeners()
+
+
+@cache
+def outbox() -> Outbox | None:
     chosen = settings()
     if chosen.events_topic_endpoint is None:
-        return NoListeners()
-    return TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
+        return None
+    topic = TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
+    return Outbox(blobs(), topic)
 
 
 @cache

@@ -37,7 +37,7 @@ def test_the_first_upload_becomes_the_champion(world: World, tmp_path: Path) -> 
         (path, "included", 600, 0)
     ]
     assert world.ledger.state(path) == "included"
-    assert world.mlflow.aliases == {"challenger": 1, "champion": 1}
+    assert world.mlflow.alias == {"challenger": 1, "champion": 1}
     service = InferenceService(world.blobs, tmp_path / "cache", 0.0, lambda: (PIPELINE,))
     assert service.predict(PIPELINE, b'{"price": 10, "town": "Ghent"}').status == 200
 
@@ -100,7 +100,7 @@ def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: 
     record = world.run()
     assert record["outcome"] == "kept"
     assert "The champion stays" in record["sentence"]
-    assert world.mlflow.aliases == {"challenger": 2, "champion": 1}
+    assert world.mlflow.alias == {"challenger": 2, "champion": 1}
     assert world.mlflow.versions[1].tags["ratchet.decision"] == "rejected"
     manifests = [world.read(f"models/{PIPELINE}/versions/{version}/model.json") for version in (1, 2)]
     assert [manifest["rejected"] for manifest in manifests] == [False, True]
@@ -220,7 +220,7 @@ def test_every_activity_may_run_twice(world: World, tmp_path: Path) -> None:
         each.upload("b.csv", rows(10))
         each.run()
     assert len(twin.mlflow.versions) == 2
-    assert twin.mlflow.aliases == world.mlflow.aliases
+    assert twin.mlflow.alias == world.mlflow.alias
     for version in (1, 2):
         manifest, expected = (w.read(f"models/{PIPELINE}/versions/{version}/model.json") for w in (twin, world))
         assert manifest["model_sha256"] == expected["model_sha256"]

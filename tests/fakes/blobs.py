@@ -68,9 +68,9 @@ class MemoryBlobs:
             if path.startswith(prefix):
                 yield self.head(path)
 
-    def delete(self, path: str) -> None:
-        """What a user does to an upload; the port has no need of it."""
-        del self._blobs[path]
+    def delete(self, path: str) -> bool:
+        self._reach(path)
+        return self._blobs.pop(path, None) is not None
 
     def paths(self, prefix: str = "") -> Sequence[str]:
         """What there is, for assertions."""

@@ -14,7 +14,7 @@ from tests.activities.world import SPEC
 from tests.integration.served import NAME, bring_live
 from tests.integration.shop import Shop
 
-PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", NAME)
+PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", "wish", NAME)
 """One pipeline for each test, so that no test depends on what another one did."""
 PROTOCOLS_SPEC = SPEC.replace("  town: category\n", "  town: category\n  visits: integer\n  member: boolean\n")
 """With a column of every kind that a feature may have."""
@@ -35,6 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
     shutil.copy(REPOSITORY / "pipelines" / "flight-delays.yaml", pipelines)  # for the examples of docs/protocols.md
     env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}
+    env["RATCHET_RECONCILE_SCHEDULE"] = "0 0 0 1 1 *"  # only when a test asks for it
     ports = Ports(*free_ports(6))
     with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
         yield running

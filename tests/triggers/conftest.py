@@ -17,4 +17,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("blobs", "ledger", "specs"):
         port = getattr(made.to, name)
         monkeypatch.setattr(services, name, lambda port=port: port)
+    monkeypatch.setattr(services, "dependencies", lambda: made.to)
+    monkeypatch.setattr(services, "outbox", lambda: made.outbox)
     return made
