@@ -298,7 +298,8 @@ def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.ServerRun
     ) -> web.BaseRequest:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=body_limit)
 
-    server = web.Server(handler, request_factory=request, access_log=None)
+    # A compressed body goes to the function as it came, with its Content-Encoding, as from the real host.
+    server = web.Server(handler, request_factory=request, access_log=None, auto_decompress=False)
     # aiohttp waits this long twice: for the handlers under way, and once more after it has cancelled their reading.
     return web.ServerRunner(server, shutdown_timeout=drain / 2)
 

@@ -102,6 +102,8 @@ def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: 
     assert "The champion stays" in record["sentence"]
     assert world.mlflow.alias == {"challenger": 2, "champion": 1}
     assert world.mlflow.versions[1].tags["ratchet.decision"] == "rejected"
+    manifests = [world.read(f"models/{PIPELINE}/versions/{version}/model.json") for version in (1, 2)]
+    assert [manifest["rejected"] for manifest in manifests] == [False, True]
     champion = read_champion(world.blobs, PIPELINE)
     assert champion is not None
     assert champion.pointer.champion.version == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import os
 import signal
@@ -108,6 +109,9 @@ async def test_every_kind_of_trigger(tmp_path: Path) -> None:
             assert (response.status, await response.text()) == (200, "hello bob {'a': '1'}")
         async with client.post("/echo", data=io.BytesIO(b"\0" * 3_000_000)) as response:
             assert (response.status, await response.read()) == (201, b"\0" * 3_000_000)
+        packed = gzip.compress(b"x" * 1000)
+        async with client.post("/echo", data=packed, headers={"Content-Encoding": "gzip"}) as response:
+            assert await response.read() == packed, "as it came"
         async with client.get("/fail") as response:
             assert response.status == 500
         for method, path in (("POST", "/hello/bob"), ("GET", "/hello/b0b"), ("GET", "/nowhere"), ("GET", "/api/echo")):
