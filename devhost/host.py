@@ -31,6 +31,7 @@ from devhost.protocol import FunctionInfo, Invoker
 from devhost.queues import QueueTriggers
 from devhost.settings import Settings
 from devhost.storage import Storage
+from devhost.timer_memory import TimerFile
 from devhost.timers import Timers
 
 type HostState = Literal["Starting", "Running", "Stopping"]
@@ -197,7 +198,7 @@ class Host:
         engine: DurableEngine | None,
     ) -> _Parts:
         caller = Caller(invoker, None if engine is None else engine.client_binding)
-        timers = Timers(catalog.triggered_by(TIMER), caller, configured)
+        timers = Timers(catalog.triggered_by(TIMER), caller, configured, TimerFile(self._options.state_dir))
         queues = QueueTriggers(catalog.triggered_by(QUEUE_TRIGGER), caller, configured, storage)
         blobs = BlobWebhook(catalog, caller, configured, storage)
         return _Parts(

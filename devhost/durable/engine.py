@@ -38,7 +38,8 @@ LABEL = "\n\n$OutOfProcData$:"
 LONGEST_TIMER, TIMER_INTERVAL = "6.00:00:00", "3.00:00:00"
 """Time spans of .NET: what the SDK makes several timers of, and how long those are."""
 LONGEST_GATHERING = 0.1
-LONGEST_SLEEP = 3600.0
+LONGEST_SLEEP = 10.0
+"""How often to look at the clock, which may have been set, or have gone on while the machine slept."""
 
 
 class Engine:
