@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
 
+from devhost.errors import StateUnusable
 from devhost.front import joined
 from devhost.protocol import Datum, FunctionInfo, HubOptions, Invoker
 from devhost.settings import Settings
@@ -52,10 +53,15 @@ type EngineFactory = Callable[[HubOptions, Invoker, Sequence[FunctionInfo]], Dur
 
 
 def default_engine(options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> DurableEngine:
-    """devhost's own engine, on SQLite."""
+    """devhost's own engine, on SQLite. Raises StateUnusable."""
+    import sqlite3
+
     from devhost.durable.service import DurableService
 
-    return DurableService(options, invoker, functions)
+    try:
+        return DurableService(options, invoker, functions)
+    except sqlite3.Error as error:
+        raise StateUnusable(options.database.parent, f"{options.database.name}: {error}") from error
 
 
 def hub_options(

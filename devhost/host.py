@@ -110,7 +110,10 @@ class Host:
         return f"{self.url}/{full_route(function, self._route_prefix)}" if kind(function.trigger) == HTTP else ""
 
     async def start(self) -> None:
-        """Raises AppInvalid, IndexingFailed, StateDirectoryInUse and AddressUnavailable, and then has stopped again."""
+        """Raises AppInvalid, IndexingFailed, StateDirectoryInUse, StateUnusable and AddressUnavailable.
+
+        It has then stopped again.
+        """
         try:
             await self._start()
         except BaseException:
@@ -147,8 +150,9 @@ class Host:
     async def _start(self) -> None:
         options = self._options
         configured = settings.load(options.app_dir)
-        if configured.ignored:
-            _log.warning("host.json: these settings have no effect in devhost: %s", ", ".join(configured.ignored))
+        for file, ignored in (("host.json", configured.ignored), (settings.LOCAL_SETTINGS, configured.local.ignored)):
+            if ignored:
+                _log.warning("%s: these settings have no effect in devhost: %s", file, ", ".join(ignored))
         keys = None if options.keys_file is None else auth.Keys.load(options.keys_file)
         self._gate = auth.Open() if keys is None else keys
         self._route_prefix = configured.route_prefix
@@ -311,5 +315,6 @@ async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
     try:
         await site.start()
     except OSError as error:
-        raise AddressUnavailable(host, port, os.strerror(error.errno) if error.errno else str(error)) from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise AddressUnavailable(host, port, reason) from error
     return int(runner.addresses[0][1])

@@ -106,10 +106,15 @@ class Store:
     """All reads and writes of the task hub."""
 
     def __init__(self, database: Path | str) -> None:
+        """Raises sqlite3.Error when the database cannot be opened."""
         self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
         self._histories: dict[str, list[Event]] = {}
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from devhost.eventgrid.errors import BadFault, BadSubscription
 from devhost.eventgrid.faults import parse_faults
 from devhost.eventgrid.server import Configuration, serve
 from devhost.eventgrid.subscriptions import STORAGE, Subscription, load_subscriptions
+from devhost.ports import port_number
 
 PORT = 7072
 FUNCTIONS_HOST = "http://127.0.0.1:7071"
@@ -97,7 +98,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = result.add_argument
-    option("--port", type=int, default=PORT, metavar="N", help=f"where to listen, on loopback only (default {PORT})")
+    option(
+        "--port",
+        type=port_number,
+        default=PORT,
+        metavar="N",
+        help=f"where to listen, on loopback only; 0 takes a free one (default {PORT})",
+    )
     option(
         "--state",
         type=Path,

@@ -174,6 +174,20 @@ async def test_an_app_that_does_not_load_is_shown_with_its_traceback(tmp_path: P
     await pool.stop()
 
 
+async def test_an_app_that_takes_long_to_load_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("devhost.pool.LOADING_SECONDS", 0.05)
+    app_dir = sample_app.write(tmp_path, "import time\ntime.sleep(1000)\n")
+    environment = worker_environment(settings.load(app_dir), 1, "localhost")
+    pool = WorkerPool(app_dir=app_dir, count=1, environment=environment)
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: f"the app in {app_dir} is still being loaded" in caplog.text)
+    starting.cancel()
+    await asyncio.wait({starting})
+    await pool.stop()
+
+
 async def test_a_busy_worker_ends_when_the_socket_closes(tmp_path: Path) -> None:
     """Without the host's death, so without the parent-death signal of Linux: this is what other systems have."""
     app_dir = sample_app.write(tmp_path)
