@@ -65,14 +65,14 @@ def default_engine(options: HubOptions, invoker: Invoker, functions: Sequence[Fu
 
 
 def hub_options(
-    settings: Settings, *, workers: int, state_dir: Path, main_url: str, rpc_url: str, key: str | None = None
+    settings: Settings, *, state_dir: Path, main_url: str, rpc_url: str, key: str | None = None
 ) -> HubOptions:
-    """The task hub as the app's settings want it. Their limits count per worker."""
+    """The task hub as the app's settings want it."""
     return HubOptions(
         database=state_dir / DATABASE,
         name=settings.hub,
-        max_orchestrators=settings.max_orchestrators * workers,
-        max_activities=settings.max_activities * workers,
+        max_orchestrators=settings.max_orchestrators,
+        max_activities=settings.max_activities,
         webhook_base=main_url + MANAGEMENT_PREFIX,
         rpc_base=f"{rpc_url}{RPC_PREFIX}/",
         key=None if key is None else quote(key, safe=""),

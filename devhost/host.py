@@ -163,7 +163,7 @@ class Host:
         self._pool = WorkerPool(
             app_dir=options.app_dir,
             count=options.workers,
-            environment=worker_environment(configured, options.workers, f"{options.host}:{port}"),
+            environment=worker_environment(configured, f"{options.host}:{port}"),
             function_timeout=configured.function_timeout,
         )
         catalog = Catalog(await self._pool.start(), configured)
@@ -185,7 +185,6 @@ class Host:
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
         options = durable_gate.hub_options(
             configured,
-            workers=self._options.workers,
             state_dir=self._options.state_dir,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
@@ -269,13 +268,13 @@ class Host:
         return "Starting" if self._state == "Running" and not running else self._state
 
 
-def worker_environment(configured: Settings, workers: int, address: str) -> dict[str, str]:
+def worker_environment(configured: Settings, address: str) -> dict[str, str]:
     """The whole environment of a worker: the app's settings and what the cloud's host adds to them.
 
     All activities and orchestrators of the host may meet in one worker while the others start again; with a thread for
     each of them, they never keep an HTTP function waiting for a thread.
     """
-    threads = HTTP_THREADS + workers * (configured.max_activities + configured.max_orchestrators)
+    threads = HTTP_THREADS + configured.max_activities + configured.max_orchestrators
     package_root = str(Path(__file__).resolve().parent.parent)
     search_path = [str(configured.app_dir), package_root, configured.environment.get("PYTHONPATH", "")]
     return {

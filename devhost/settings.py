@@ -114,9 +114,9 @@ class LocalSettings:
 class Settings:
     """Settings of one hosted app. `environment` is what its functions see; it may hold secrets, so repr leaves it out.
 
-    `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count per worker;
-    `log_level` is a level of the logging module; `body_limit` is in bytes. `ignored`
-    names what host.json says without effect here.
+    `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count for the host
+    as a whole, whatever its workers, as in the cloud; `log_level` is a level of the logging module; `body_limit` is in
+    bytes; `local` is what local.settings.json says. `ignored` names what host.json says without effect here.
     """
 
     app_dir: Path

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS activities(
 CREATE INDEX IF NOT EXISTS activities_by_id ON activities(id);
 CREATE TABLE IF NOT EXISTS timers(n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, id TEXT, execution TEXT, event TEXT);
 CREATE INDEX IF NOT EXISTS timers_by_time ON timers(at);
+CREATE INDEX IF NOT EXISTS timers_by_id ON timers(id);
 CREATE TABLE IF NOT EXISTS entities(id TEXT PRIMARY KEY, present INTEGER, state TEXT, updated TEXT);
 """
 

@@ -186,7 +186,7 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
     async with hosting(host) as client:
         (engine,) = engines
         assert engine.life == ["start"]
-        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 6, 4)
+        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 3, 2)
         assert engine.options.database.parent == tmp_path / "state"
         activity = Invocation(engine.functions["shout"].id, [("word", ("string", '"hi"'))], redispatch=True)
         outcome = await engine.invoker.invoke(activity)

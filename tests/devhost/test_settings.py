@@ -175,8 +175,8 @@ def test_time_spans(text: str, seconds: float | None) -> None:
 def test_a_worker_has_a_thread_for_all_that_the_engine_may_give_it(tmp_path: Path) -> None:
     durable = {"maxConcurrentOrchestratorFunctions": 3, "maxConcurrentActivityFunctions": 2}
     settings = load_with(tmp_path, {"extensions": {"durableTask": durable}}, environment={"A": "1"})
-    environment = worker_environment(settings, 2, "127.0.0.1:7071")
-    assert environment["PYTHON_THREADPOOL_THREAD_COUNT"] == str(HTTP_THREADS + 10)
+    environment = worker_environment(settings, "127.0.0.1:7071")
+    assert environment["PYTHON_THREADPOOL_THREAD_COUNT"] == str(HTTP_THREADS + 5)
     assert environment["A"] == "1"
     own = load_with(tmp_path, environment={"PYTHON_THREADPOOL_THREAD_COUNT": "4"})
-    assert worker_environment(own, 2, "x")["PYTHON_THREADPOOL_THREAD_COUNT"] == "4"
+    assert worker_environment(own, "x")["PYTHON_THREADPOOL_THREAD_COUNT"] == "4"
