@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,5 +199,8 @@ def main(argv: Sequence[str]) -> int:
         return USAGE_ERROR
     except (DevhostError, OSError) as error:  # OSError: the state folder cannot be written
         print(error, file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:  # at the start; later on it is tried again
+        print(f"The state in {arguments.state} cannot be written: {error}.", file=sys.stderr)
         return 1
     return 0
