@@ -17,9 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from devhost.errors import AddressUnavailable, BindingUnsupported, IndexingFailed, StateDirectoryInUse
+from devhost.errors import AddressUnavailable, BindingUnsupported, IndexingFailed, StateDirectoryInUse, StateUnusable
 from devhost.host import Host, HostOptions
 from devhost.protocol import Datum, FunctionInfo, HubOptions, Invocation, Invoker
+from devhost.serving import function_table
 from tests.devhost import sample_app
 from tests.devhost.waiting import eventually, is_running, until
 
@@ -189,7 +190,7 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
     async with hosting(host) as client:
         (engine,) = engines
         assert engine.life == ["start"]
-        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 6, 4)
+        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 3, 2)
         assert engine.options.database.parent == tmp_path / "state"
         activity = Invocation(engine.functions["shout"].id, [("word", ("string", '"hi"'))], redispatch=True)
         outcome = await engine.invoker.invoke(activity)
@@ -227,6 +228,34 @@ async def test_the_body_limit_is_a_setting(tmp_path: Path, monkeypatch: pytest.M
             assert response.status == 201
         async with client.post("/api/echo", data=b"x" * 11) as response:
             assert response.status == 413
+
+
+@pytest.mark.parametrize("state", ["a file", "in a file", "not a database"])
+async def test_state_that_cannot_be_used_is_told(tmp_path: Path, state: str) -> None:
+    app_dir = sample_app.write(tmp_path, DURABLE_APP)
+    there = tmp_path / "there"
+    if state == "not a database":
+        there.mkdir()
+        (there / "durable.sqlite3").write_text("this is a letter, not a database")
+    else:
+        there.write_text("")
+    folder = there / "inside" if state == "in a file" else there
+    with pytest.raises(StateUnusable, match=f"the state directory {folder} cannot be used"):
+        await Host(options(tmp_path, app_dir, state_dir=folder)).start()
+
+
+async def test_a_host_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    app_dir = sample_app.write(tmp_path)
+    with pytest.raises(AddressUnavailable, match=r"nowhere.invalid:0 \(.*[nN]ame"):
+        await Host(options(tmp_path, app_dir, host="nowhere.invalid")).start()
+
+
+async def test_an_app_without_functions_is_told(tmp_path: Path) -> None:
+    app_dir = sample_app.write(tmp_path)
+    (app_dir / "function_app.py").unlink()
+    host = Host(options(tmp_path, app_dir))
+    async with hosting(host):
+        assert "No functions were found" in function_table(host)
 
 
 async def test_what_keeps_a_host_from_starting(tmp_path: Path) -> None:
