@@ -11,7 +11,10 @@ from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, Notice
 from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.settings import Pricing
 from adapters.specs import SpecFiles
+
+NO_PRICES = Pricing()
 
 
 def utc_now() -> datetime:
@@ -29,6 +32,9 @@ class Dependencies:
     events: EventPublisher
     specs: SpecFiles
     threads: int
+    cache_days: float = 7.0
+    """How long caches that are out of reach are kept."""
+    pricing: Pricing = NO_PRICES
     clock: Callable[[], datetime] = utc_now
 
     def workspace(self, pipeline: str, run: str) -> Workspace:

@@ -8,6 +8,7 @@ from activities.live import read_champion
 from activities.pointing import DoesNotServe, Reason, checked, point_at, withdrawn_dataset
 from activities.reconcile import reconcile
 from activities.waiting import hold_back
+from activities.workspace import OUTRUN
 from models.errors import bounded
 
 
@@ -15,14 +16,20 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     """Moves the pointer to this run's version, when the pipeline's promotion is automatic. A repeat finds it moved.
 
     A stored version that is not what was registered is not promoted, nor one from the dataset of a version that was
-    rolled back. Raises PointerMoved when somebody else moved the pointer in between; the retry looks again.
+    rolled back, nor one that was judged against another champion than there is now: it has to be judged again. Raises
+    PointerMoved when somebody else moved the pointer in between; the retry looks again.
     """
     workspace = to.workspace(run.pipeline, run.run)
     number = workspace.read("version.json")["version"]
     sentence = workspace.read("decision.json")["sentence"]
     champion = read_champion(to.blobs, run.pipeline)
-    if champion is not None and any(move.run == run.run for move in champion.pointer.moves):
+    live = champion.pointer.champion.version if champion else None
+    if live == number:
         return Done(sentence=f"version {number} is live")
+    rival = workspace.read("evaluation.json")["champion_version"]
+    if live != rival:
+        workspace.write(OUTRUN, {"live": live})
+        return Done("kept", _outrun(number, live, rival))
     try:
         manifest = checked(run.pipeline, number, to)
     except DoesNotServe as exc:
@@ -39,6 +46,11 @@ def promote(run: RunRef, to: Dependencies) -> Done:
         return Done("waiting", bounded(held, MAX_SENTENCE_CHARACTERS))
     point_at(manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)
     return Done(sentence=f"version {number} is live")
+
+
+def _outrun(version: int, live: int | None, rival: int | None) -> str:
+    was = f"version {rival}" if rival is not None else "no champion"
+    return f"Version {version} was compared with {was}, but version {live} is live by now: it is compared anew."
 
 
 def align(run: RunRef, to: Dependencies) -> Done:

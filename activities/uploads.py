@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
-from activities.workspace import PlannedPartition, existing_keys, partition_key
+from activities.workspace import PlannedPartition, existing_keys, in_parallel, partition_key
 from adapters.blobs import BlobNotFound
 from adapters.events import Notice
 from adapters.ledger import Claim, Partition
@@ -60,7 +60,7 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     open_rows = [
         row for row in rows if row.state == "pending" or (row.state != "claimed" and row.contract != fingerprint)
     ]
-    claimed = workspace.in_parallel(lambda row: _claim_one(row, run, fingerprint, to), open_rows)
+    claimed = in_parallel(lambda row: _claim_one(row, run, fingerprint, to), open_rows)
     kept = [row for row in rows if row.state == "included" and row.contract == fingerprint]
     partitions = [
         PlannedPartition(row.path, row.etag, row.size, partition_key(row.path, row.etag, fingerprint), new)
@@ -84,4 +84,4 @@ def _claim_one(row: Partition, run: RunRef, contract: str, to: Dependencies) -> 
     except BlobNotFound:
         to.ledger.forget(row.pipeline, row.path, sequencer="", now=to.now())
         return None
-    return to.ledger.claim(row, Claim(run.run, blob.etag, blob.size, contract), now=to.now())
+    return to.ledger.claim(row, Claim(run.run, blob.etag, blob.size, contract, run.hub), now=to.now())

@@ -44,6 +44,14 @@ class BlobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing. `token` gives the next one, and is '' behind the last."""
+
+    blobs: tuple[BlobInfo, ...]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A blob's content and the eTag it had when it was read."""
 
@@ -89,6 +97,10 @@ class BlobStore(Protocol):
         """Blobs whose path starts with `prefix` (`container/` or `container/name-prefix`), by name. Pages by itself."""
         ...
 
+    def pages(self, prefix: str, *, token: str = "") -> Iterator[Page]:
+        """The same, page by page, from the page on that `token` stands for."""
+        ...
+
     def delete(self, path: str) -> bool:
-        """Removes the blob; whether there was one."""
+        """Deletes the blob; whether there was one."""
         ...

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from models.errors import RatchetError, bounded
 
 Role = Literal["all", "train", "serve"]
 ROLES: tuple[Role, ...] = ("all", "train", "serve")
 APP_DIRECTORY = Path(__file__).resolve().parent.parent
-DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
+DEVELOPMENT_STORAGE, DEVELOPMENT_ACCOUNT = "UseDevelopmentStorage=true", "devstoreaccount1"
 """Azurite on its own ports. The tables client takes it in this spelling only."""
 BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__tableServiceUri"
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
@@ -28,6 +31,25 @@ MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
 MAX_MEGABYTES = 1_000_000
 MAX_VERSIONS = 100
+MAX_CACHE_DAYS = 3650.0
+MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 1_048_576
+STORAGE_TIMEOUT_SECONDS, MAX_STORAGE_TIMEOUT_SECONDS = 30.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What a run is priced by. Without prices its record has GB-seconds only."""
+
+    instance_memory_mb: int = 2048
+    """RATCHET_INSTANCE_MEMORY_MB: the plan's instance size."""
+    gb_second: float | None = None
+    """RATCHET_PRICE_GB_SECOND."""
+    million_executions: float | None = None
+    """RATCHET_PRICE_MILLION_EXECUTIONS."""
+    currency: str = "USD"
+    """RATCHET_PRICE_CURRENCY."""
+    as_of: str = ""
+    """RATCHET_PRICES_AS_OF: the day the prices are from (2026-11-01)."""
 
 
 class SettingsError(RatchetError):
@@ -73,6 +95,11 @@ class Settings:
     """RATCHET_CACHE_MEGABYTES: how much of RATCHET_CACHE_DIR the models of all pipelines may fill."""
     versions_kept: int
     """RATCHET_VERSIONS_KEPT: versions asked for by number that a process keeps loaded beside its champions."""
+    cache_days: float
+    """RATCHET_CACHE_DAYS: how long caches below features/ are kept once nothing can use them any more."""
+    pricing: Pricing
+    storage_timeout_seconds: float
+    """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
     max_body_bytes: int
@@ -81,6 +108,17 @@ class Settings:
     """RATCHET_MAX_ROWS: the most rows in one request to a model."""
     request_seconds: float
     """RATCHET_REQUEST_SECONDS: how long a request to a model may take before it is given up."""
+
+    @property
+    def account(self) -> str:
+        """The storage account's name, or '' when it cannot be told (a domain of one's own)."""
+        if self.storage_connection is None:
+            host = urlsplit(self.blob_service_uri or "").hostname or ""
+            return host.partition(".")[0] if ".blob." in host else ""
+        if self.storage_connection == DEVELOPMENT_STORAGE:
+            return DEVELOPMENT_ACCOUNT
+        parts = dict(part.partition("=")[::2] for part in self.storage_connection.split(";"))
+        return next((value.strip() for name, value in parts.items() if name.strip().lower() == "accountname"), "")
 
     def require_mlflow(self) -> str:
         """The tracking server's address. Raises SettingsError."""
@@ -114,6 +152,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         request_seconds=read.parsed(
             "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, _request_seconds, "seconds, above 0 and up to 230"
         ),
+        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
+        pricing=read.pricing(),
+        storage_timeout_seconds=read.parsed(
+            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
+        ),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
         read.problems.append(f"{TOPIC_ENDPOINT} is missing, although there is a {TOPIC_KEY} for it")
@@ -146,6 +189,21 @@ class _Reader:
     def address(self, name: str) -> str | None:
         value: str | None = self.parsed(name, None, _address, "an address that starts with https:// or http://")
         return value
+
+    def pricing(self) -> Pricing:
+        """Prices belong together: one alone, or without their day, says nothing."""
+        names = ("RATCHET_PRICE_GB_SECOND", "RATCHET_PRICE_MILLION_EXECUTIONS", "RATCHET_PRICES_AS_OF")
+        given = [name for name in names if self.text(name) is not None]
+        if given and len(given) < len(names):
+            missing = ", ".join(name for name in names if name not in given)
+            self.problems.append(f"{missing} missing: the prices of a run need {', '.join(names)}")
+        return Pricing(
+            instance_memory_mb=self.parsed("RATCHET_INSTANCE_MEMORY_MB", 2048, _memory, "megabytes, such as 2048"),
+            gb_second=self.parsed(names[0], None, _price, "a price, such as 0.000026"),
+            million_executions=self.parsed(names[1], None, _price, "a price, such as 0.40"),
+            currency=self.text("RATCHET_PRICE_CURRENCY") or "USD",
+            as_of=self.parsed(names[2], "", _day, "a day, such as 2026-11-01"),
+        )
 
     def connection(self) -> str | None:
         """The storage account's connection string; None when an identity is to be used."""
@@ -225,6 +283,38 @@ def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
         return value
 
     return convert, f"a whole number from {least} to {most}"
+
+
+def _days(raw: str) -> float:
+    value = float(raw)
+    if not 0 <= value <= MAX_CACHE_DAYS:
+        raise ValueError(raw)
+    return value
+
+
+def _memory(raw: str) -> int:
+    value = int(raw)
+    if not MIN_MEMORY_MB <= value <= MAX_MEMORY_MB:
+        raise ValueError(raw)
+    return value
+
+
+def _price(raw: str) -> float:
+    value = float(raw)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(raw)
+    return value
+
+
+def _day(raw: str) -> str:
+    return date.fromisoformat(raw).isoformat()
+
+
+def _storage_timeout(raw: str) -> float:
+    value = float(raw)
+    if not 1 <= value <= MAX_STORAGE_TIMEOUT_SECONDS:
+        raise ValueError(raw)
+    return value
 
 
 def _request_seconds(raw: str) -> float:

@@ -38,6 +38,7 @@ from models.spec_parts import (
     Quality,
     Quiet,
     Requests,
+    Schedule,
     Task,
     Training,
     Validation,
@@ -48,7 +49,7 @@ __all__ = ["Column", "ColumnType", "Gate", "Label", "PipelineSpec", "SpecError",
 
 RESERVED_COLUMNS = frozenset({"features", "probability", "value"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
-DATA_VERSION = 2
+DATA_VERSION = 3
 """Raised when cells are read, checked or counted in another way than before, so that partitions are cleaned anew."""
 LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
     "binary": frozenset({"integer", "number", "boolean"}),
@@ -73,7 +74,7 @@ OBJECTIVES: Mapping[Task, tuple[Objective, ...]] = {
 """The losses of each task, its usual one first. All of them are exported exactly."""
 COLUMN_TYPES: frozenset[ColumnType] = frozenset({"number", "integer", "boolean", "category", "timestamp", "text"})
 SLICE_TYPES: frozenset[ColumnType] = frozenset({"category", "text", "boolean", "integer"})
-NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "slices"})
+NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "schedule", "slices"})
 
 
 class PipelineSpec(Part):
@@ -113,6 +114,8 @@ class PipelineSpec(Part):
     """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
     requests: Requests = Requests()
+    schedule: Schedule | None = None
+    """Retraining by the clock; without it only uploads bring it about."""
 
     @field_validator("name")
     @classmethod

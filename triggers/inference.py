@@ -11,7 +11,7 @@ from adapters.settings import SettingsError
 from serving.answers import UNAVAILABLE, Answer, answer
 from serving.scoring import VERSION
 from triggers import services
-from triggers.answers import worker_headers
+from triggers.worker import worker_headers
 
 blueprint = func.Blueprint()
 

@@ -79,7 +79,14 @@ def dependencies() -> Dependencies:
     # away, and training becomes many times slower.
     threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
     return Dependencies(
-        blobs=blobs(), ledger=ledger(), registry=registry, events=events(), specs=specs(), threads=threads
+        blobs=blobs(),
+        ledger=ledger(),
+        registry=registry,
+        events=events(),
+        specs=specs(),
+        threads=threads,
+        cache_days=settings().cache_days,
+        pricing=settings().pricing,
     )
 
 

@@ -132,6 +132,15 @@ def test_a_bad_file_goes_to_quarantine_and_the_run_goes_on(world: World, name: s
     assert "Ratchet.DataQuarantined" in [notice.type for notice in world.events.heard]
 
 
+def test_a_file_that_is_too_large_is_not_even_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.validate.MAX_FILE_BYTES", 100_000)
+    world.upload("a.csv", rows(0))
+    path = world.upload("large.csv", b"x" * 100_001)
+    record = world.run()
+    assert {p["path"]: p["state"] for p in record["partitions"]}[path] == "quarantined"
+    assert f"training/{path}" not in world.blobs.reads
+
+
 def test_only_bad_files_leave_the_champion_alone(world: World) -> None:
     world.upload("a.csv", rows(0))
     world.run()

@@ -129,7 +129,9 @@ class World:
         return record
 
     def steps(self, run: RunRef) -> tuple[str, str]:
-        claimed: Claimed = self.call(claim, run)
+        return self.after_claim(run, self.call(claim, run))
+
+    def after_claim(self, run: RunRef, claimed: Claimed) -> tuple[str, str]:
         self.fan_out(validate, run, claimed.todo)
         fitted: Fitted = self.call(fit, run)
         if fitted.ended:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from adapters.settings import read_settings
 from tests.activities.world import World
 from triggers import services
+
+STORAGE = "AccountName=ours;AccountKey=YQ=="
 
 
 @pytest.fixture
@@ -19,4 +22,5 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(services, name, lambda port=port: port)
     monkeypatch.setattr(services, "dependencies", lambda: made.to)
     monkeypatch.setattr(services, "outbox", lambda: made.outbox)
+    monkeypatch.setattr(services, "settings", lambda: read_settings({"AzureWebJobsStorage": STORAGE}))
     return made
