@@ -29,6 +29,8 @@ MAX_REQUEST_SECONDS = 230.0
 """The load balancer in front of the Functions host waits no longer."""
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+MAX_MEGABYTES = 1_000_000
+MAX_VERSIONS = 100
 MAX_CACHE_DAYS = 3650.0
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 1_048_576
 STORAGE_TIMEOUT_SECONDS, MAX_STORAGE_TIMEOUT_SECONDS = 30.0, 300.0
@@ -48,10 +50,6 @@ class Pricing:
     """RATCHET_PRICE_CURRENCY."""
     as_of: str = ""
     """RATCHET_PRICES_AS_OF: the day the prices are from (2026-11-01)."""
-
-
-MAX_MEGABYTES = 1_000_000
-MAX_VERSIONS = 100
 
 
 class SettingsError(RatchetError):
@@ -91,17 +89,17 @@ class Settings:
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
-    cache_days: float
-    """RATCHET_CACHE_DAYS: how long caches below features/ are kept once nothing can use them any more."""
-    pricing: Pricing
-    storage_timeout_seconds: float
-    """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     pointer_max_age_seconds: float
     """RATCHET_POINTER_MAX_AGE_SECONDS: a request waits for a look at the pointer when the last one is longer ago."""
     cache_megabytes: int
     """RATCHET_CACHE_MEGABYTES: how much of RATCHET_CACHE_DIR the models of all pipelines may fill."""
     versions_kept: int
     """RATCHET_VERSIONS_KEPT: versions asked for by number that a process keeps loaded beside its champions."""
+    cache_days: float
+    """RATCHET_CACHE_DAYS: how long caches below features/ are kept once nothing can use them any more."""
+    pricing: Pricing
+    storage_timeout_seconds: float
+    """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
     max_body_bytes: int
@@ -145,11 +143,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
-        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
-        pricing=read.pricing(),
-        storage_timeout_seconds=read.parsed(
-            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
-        ),
         pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),
         cache_megabytes=read.parsed("RATCHET_CACHE_MEGABYTES", 256, *_whole(0, MAX_MEGABYTES)),
         versions_kept=read.parsed("RATCHET_VERSIONS_KEPT", 3, *_whole(0, MAX_VERSIONS)),
@@ -158,6 +151,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_rows=read.parsed("RATCHET_MAX_ROWS", ROWS, *_whole(1, MAX_ROWS)),
         request_seconds=read.parsed(
             "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, _request_seconds, "seconds, above 0 and up to 230"
+        ),
+        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
+        pricing=read.pricing(),
+        storage_timeout_seconds=read.parsed(
+            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
         ),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
@@ -275,6 +273,18 @@ def _ttl(raw: str) -> float:
     return value
 
 
+def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
+    """How to read a whole number within bounds, and how to name one."""
+
+    def convert(raw: str) -> int:
+        value = int(raw)
+        if not least <= value <= most:
+            raise ValueError(raw)
+        return value
+
+    return convert, f"a whole number from {least} to {most}"
+
+
 def _days(raw: str) -> float:
     value = float(raw)
     if not 0 <= value <= MAX_CACHE_DAYS:
@@ -305,18 +315,6 @@ def _storage_timeout(raw: str) -> float:
     if not 1 <= value <= MAX_STORAGE_TIMEOUT_SECONDS:
         raise ValueError(raw)
     return value
-
-
-def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
-    """How to read a whole number within bounds, and how to name one."""
-
-    def convert(raw: str) -> int:
-        value = int(raw)
-        if not least <= value <= most:
-            raise ValueError(raw)
-        return value
-
-    return convert, f"a whole number from {least} to {most}"
 
 
 def _request_seconds(raw: str) -> float:

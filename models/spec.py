@@ -113,9 +113,9 @@ class PipelineSpec(Part):
     promotion: Promotion = Promotion()
     """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
+    requests: Requests = Requests()
     schedule: Schedule | None = None
     """Retraining by the clock; without it only uploads bring it about."""
-    requests: Requests = Requests()
 
     @field_validator("name")
     @classmethod

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from models.errors import bounded
@@ -104,6 +105,8 @@ class FeedReader:
     def __init__(self, signature: Signature) -> None:
         self._names = tuple(column.name for column in signature.inputs)
         self._known = frozenset(self._names)
+        # Of one name, itemgetter makes no tuple.
+        self._values: Callable[[Any], Any] | None = itemgetter(*self._names) if len(self._names) > 1 else None
         self._ignores_unknown = signature.unknown_columns == "ignore"
         self._needs_all = signature.missing_columns == "error"
         self._categories = tuple(column.name for column in signature.inputs if column.kind == "category")
@@ -122,12 +125,28 @@ class FeedReader:
         for row, record in enumerate(records):
             if not isinstance(record, dict):
                 raise BadRequest(f"row {row} is not an object of columns", row=row)
+        if (rows := self._complete(records)) is not None:
+            columns = map(list, zip(*rows, strict=True))
+            return self.from_columns(dict(zip(self._names, columns, strict=True)), len(records))
         if not self._ignores_unknown and not self._known.issuperset(chain.from_iterable(records)):
             self._refuse_unknown(records)
         if self._needs_all:
             for row, record in enumerate(records):
                 self._require(record, row)
         return self.from_columns({name: [record.get(name) for record in records] for name in self._names}, len(records))
+
+    def _complete(self, records: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]] | None:
+        """The values of records that all have all columns and no other, in the signature's order; or else None.
+
+        Most requests are like that, and are read several times as fast so.
+        """
+        width = len(self._names)
+        if self._values is None or {width} != set(map(len, records)):
+            return None
+        try:
+            return list(map(self._values, records))
+        except KeyError:
+            return None
 
     def from_columns(self, columns: Mapping[str, Values], rows: int) -> dict[str, np.ndarray[Any, Any]]:
         """`rows` values per column. A column that is not there is missing in all rows, or an error.

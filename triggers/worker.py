@@ -1,4 +1,4 @@
-"""Which worker process answered, so that a swap can be seen in every one of them."""
+"""Which process answers."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def worker_headers() -> dict[str, str]:
-    """The header that names this process."""
+    """Names the worker process that answered, so that a swap can be seen in every one of them."""
     return {"x-ratchet-worker": str(os.getpid())}

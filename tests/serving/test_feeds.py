@@ -116,6 +116,14 @@ def test_records_are_objects(records: list[Any]) -> None:
         READER.from_records(records)
 
 
+def test_whole_records_are_read_in_any_order_of_their_columns() -> None:
+    whole = {"n": 1, "i": 2, "b": True, "c": "AA", "t": 60}
+    feed = READER.from_records([whole, dict(reversed(whole.items()))])
+    assert [feed[name].tolist() for name in "nibct"] == [[1.0] * 2, [2.0] * 2, [1.0] * 2, ["AA"] * 2, [60.0] * 2]
+    with pytest.raises(BadRequest, match="row 1: the model has no column 'x'"):
+        READER.from_records([whole, {**{name: whole[name] for name in "nibc"}, "x": 1}])
+
+
 def test_columns_have_the_same_length() -> None:
     with pytest.raises(BadRequest, match="c has 1 values; other columns have 2"):
         READER.from_columns({"n": [1, 2], "c": ["AA"]}, 2)
