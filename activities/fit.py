@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from activities.contracts import Fitted, RunRef
 from activities.dependencies import Dependencies
-from activities.live import read_champion
+from activities.judged import inputs_digest, read_judged
 from activities.workspace import PlannedPartition, existing_keys
 from models.manifest import HoldoutRule
 
@@ -29,20 +29,19 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     workspace = to.workspace(run.pipeline, run.run)
     spec = workspace.spec()
     plan = workspace.plan()
+    outcomes = workspace.read_outcomes(plan)
     usable = _within_window(
         [
             (partition, outcome)
-            for partition, outcome in zip(plan, workspace.read_outcomes(plan), strict=True)
+            for partition, outcome in zip(plan, outcomes, strict=True)
             if outcome["state"] == "clean" and outcome["rows"]
         ],
         spec,
     )
     if not usable:
         return Fitted("nothing_to_do", "No usable partition: nothing to train on.")
-    dataset = dataset_id([partition for partition, _ in usable], spec.fingerprint)
-    champion = read_champion(to.blobs, run.pipeline)
-    nothing_new = not any(partition.new for partition, _ in usable)
-    if not run.force and champion and nothing_new and champion.manifest.lineage.spec == spec.fingerprint:
+    dataset = inputs_digest([(partition.path, partition.etag) for partition, _ in usable], spec.fingerprint)
+    if not run.force and read_judged(to.blobs, run.pipeline).inputs == judged_inputs(plan, outcomes, spec.fingerprint):
         return Fitted("nothing_to_do", "No new usable partition: there is nothing that the last run did not have.")
 
     merged = merge(Profile.from_dict(outcome["profile"]) for _, outcome in usable)
@@ -70,10 +69,14 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     return Fitted(todo=len(todo), batches=workspace.write_batches("transform", todo))
 
 
-def dataset_id(partitions: list[PlannedPartition], spec_fingerprint: str) -> str:
-    """SHA-256 over the sorted (path, eTag) pairs and the spec: what DESIGN calls a dataset."""
-    lines = sorted(f"{partition.path}\n{partition.etag}" for partition in partitions)
-    return hashlib.sha256("\n".join([*lines, spec_fingerprint]).encode()).hexdigest()
+def judged_inputs(plan: list[PlannedPartition], outcomes: list[dict[str, Any]], spec_fingerprint: str) -> str:
+    """The digest of every partition that is included, also of one that has no row left."""
+    clean = [
+        (partition.path, partition.etag)
+        for partition, outcome in zip(plan, outcomes, strict=True)
+        if outcome["state"] == "clean"
+    ]
+    return inputs_digest(clean, spec_fingerprint)
 
 
 def _within_window(usable: Usable, spec: PipelineSpec) -> Usable:

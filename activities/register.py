@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,12 +10,16 @@ from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
+from adapters.events import Notice
 from adapters.registry import CHALLENGER, Submission, VersionTaken
 from models.manifest import GoldenRows, HoldoutRule, Lineage, LineagePartition, Manifest, Signature
 
 
 def register(run: RunRef, to: Dependencies) -> Done:
-    """Registers by run key, writes `models/{pipeline}/versions/{n}/`, and `version.json` for the steps that follow."""
+    """Registers by the dataset (or by the run, when it was forced), and writes `models/{pipeline}/versions/{n}/`.
+
+    The steps that follow find the version in `version.json`.
+    """
     workspace = to.workspace(run.pipeline, run.run)
     exported = workspace.read("export.json")
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
@@ -29,11 +34,15 @@ def register(run: RunRef, to: Dependencies) -> Done:
     try:
         to.blobs.put(manifest_path, document, only_new=True, content_type="application/json")
     except BlobConflict as exc:
-        owner = json.loads(to.blobs.get(manifest_path).data)["run"]
-        if owner != run.run:
-            raise VersionTaken(run.pipeline, version, owner) from exc
+        owner = json.loads(to.blobs.get(manifest_path).data)
+        # An earlier run of the same dataset may have come so far and no further: its version is this one's.
+        if owner["run"] != run.run and not _is_same(owner, manifest, run):
+            raise VersionTaken(run.pipeline, version, owner["run"]) from exc
     to.blobs.put(model_path, model)
     workspace.write("version.json", {"version": version, "manifest_path": manifest_path})
+    decision = workspace.read("decision.json")
+    told = {"run": run.run, "version": version, "promote": decision["promote"], "sentence": decision["sentence"]}
+    to.tell(Notice("Ratchet.ModelRegistered", run.pipeline, run.run, told))
     return Done(sentence=f"version {version}")
 
 
@@ -46,6 +55,7 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
     return Submission(
         pipeline=run.pipeline,
         run=run.run,
+        key=_key(run, dataset["id"], exported["sha256"]),
         model=model,
         signature=Signature.from_dict(exported["signature"]),
         description=decision["sentence"],
@@ -74,6 +84,16 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
             "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True),
         },
     )
+
+
+def _is_same(owner: dict[str, Any], manifest: Manifest, run: RunRef) -> bool:
+    found = (owner["lineage"]["dataset"], owner["model_sha256"])
+    return not run.force and found == (manifest.lineage.dataset, manifest.model_sha256)
+
+
+def _key(run: RunRef, dataset: str, model_sha256: str) -> str:
+    """Names the version: these bytes of this dataset, or of this run when that was forced."""
+    return hashlib.sha256(f"{run.run if run.force else dataset}\n{model_sha256}".encode()).hexdigest()
 
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from activities.contracts import STEPS, Finish, Settled
+from activities.contracts import Finish, Settled
+from activities.costs import cost_of, steps_of
 from activities.dependencies import Dependencies
+from activities.fit import judged_inputs
+from activities.judged import Judged, write_failure, write_judged
 from activities.quarantine import set_file_aside
-from activities.workspace import PlannedPartition, Workspace, record_path
+from activities.workspace import OUTRUN, PlannedPartition, Workspace, record_path
 from adapters.blobs import BlobConflict
 from adapters.events import EventType, Notice
 from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
@@ -25,9 +28,18 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
     outcomes = workspace.read_outcomes(claimed)
     for partition, outcome in zip(claimed, outcomes, strict=True):
         _settle_one(finish, partition, outcome, to)
+    outrun = workspace.read_if_there(OUTRUN) is not None
+    if not outrun:
+        write_judged(to.blobs, finish.pipeline, _judged(finish, workspace, to))
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
     _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
-    return Settled(_pending(finish.pipeline, to))
+    return Settled(_pending(finish.pipeline, to), stale=outrun)
+
+
+def _judged(finish: Finish, workspace: Workspace, to: Dependencies) -> Judged:
+    plan = workspace.plan()
+    inputs = judged_inputs(plan, workspace.read_outcomes(plan), workspace.spec().fingerprint)
+    return Judged(inputs=inputs, run=finish.run, at=to.now())
 
 
 def abandon(finish: Finish, to: Dependencies) -> Settled:
@@ -37,6 +49,7 @@ def abandon(finish: Finish, to: Dependencies) -> Settled:
     for row in list(to.ledger.rows(finish.pipeline, ("claimed",))):
         if row.run == finish.run:
             _give_back(row, plan.get(row.path), finish, to)
+    write_failure(to.blobs, finish.pipeline, at=to.now())
     # When settling has come as far as the record, that says how the run ended.
     with suppress(BlobConflict):
         _write_record(finish, workspace, [], to, only_new=True)
@@ -100,7 +113,8 @@ def _write_record(
         "judged_rows": evaluation["rows"] if evaluation else 0,
         "slices": evaluation["slices"] if evaluation else [],
         "decision": decision,
-        "steps": [{"name": name, "seconds": seconds} for name, seconds in zip(STEPS, finish.seconds, strict=False)],
+        "steps": steps_of(finish, to.pricing),
+        "cost": cost_of(finish, to.pricing),
     }
     data = json.dumps(record, indent=2, allow_nan=False).encode()
     path = record_path(finish.pipeline, finish.run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
-from activities.workspace import Workspace
+from activities.workspace import Workspace, in_parallel
 from models.manifest import HoldoutRule
 
 if TYPE_CHECKING:
@@ -54,4 +54,4 @@ def _parts(workspace: Workspace, dataset: dict[str, Any], folder: Path) -> list[
         file.write_bytes(workspace.blobs.get(workspace.matrix_path(dataset["graph"], entry["key"])).data)
         return MatrixPart.open(file)
 
-    return workspace.in_parallel(part, dataset["partitions"])
+    return in_parallel(part, dataset["partitions"])

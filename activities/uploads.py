@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
-from activities.workspace import PlannedPartition, existing_keys, partition_key
+from activities.workspace import PlannedPartition, existing_keys, in_parallel, partition_key
 from adapters.blobs import BlobNotFound
+from adapters.events import Notice
 from adapters.ledger import Claim, Partition
 from adapters.specs import UnknownPipeline
 from models.errors import bounded
@@ -59,7 +60,7 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     open_rows = [
         row for row in rows if row.state == "pending" or (row.state != "claimed" and row.contract != fingerprint)
     ]
-    claimed = workspace.in_parallel(lambda row: _claim_one(row, run, fingerprint, to), open_rows)
+    claimed = in_parallel(lambda row: _claim_one(row, run, fingerprint, to), open_rows)
     kept = [row for row in rows if row.state == "included" and row.contract == fingerprint]
     partitions = [
         PlannedPartition(row.path, row.etag, row.size, partition_key(row.path, row.etag, fingerprint), new)
@@ -72,6 +73,8 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     todo = [asdict(partition) for partition in partitions if partition.key not in known]
     batches = workspace.write_batches("validate", todo)
     workspace.write("plan.json", [asdict(partition) for partition in partitions])
+    started = {"run": run.run, "partitions": len(partitions), "new": sum(partition.new for partition in partitions)}
+    to.tell(Notice("Ratchet.RunStarted", run.pipeline, run.run, started))
     return Claimed(todo=len(todo), batches=batches)
 
 
@@ -81,4 +84,4 @@ def _claim_one(row: Partition, run: RunRef, contract: str, to: Dependencies) -> 
     except BlobNotFound:
         to.ledger.forget(row.pipeline, row.path, sequencer="", now=to.now())
         return None
-    return to.ledger.claim(row, Claim(run.run, blob.etag, blob.size, contract), now=to.now())
+    return to.ledger.claim(row, Claim(run.run, blob.etag, blob.size, contract, run.hub), now=to.now())

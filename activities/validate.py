@@ -12,6 +12,8 @@ from activities.uploads import TRAINING
 from activities.workspace import PlannedPartition, Workspace
 from adapters.blobs import BlobArchived, BlobConflict, BlobNotFound
 
+MAX_FILE_BYTES = 1024**3
+"""Largest upload that is read: it is read whole, and a worker has some gigabytes."""
 CLOCKS_DIFFER = timedelta(days=1)
 """How far ahead of the run a row may be: whoever wrote it may live ahead of UTC and not have said so."""
 
@@ -25,6 +27,12 @@ def validate(item: ItemRef, to: Dependencies) -> Done:
     workspace = to.workspace(item.pipeline, item.run)
     partition = PlannedPartition(**workspace.read_item("validate", item.batch, item.index))
     if workspace.is_judged(partition.key):
+        return Done()
+    if partition.size > MAX_FILE_BYTES:
+        from models.reading import PartitionRejected
+
+        rejection = PartitionRejected(partition.name, "too_large", f"has {partition.size:,} bytes; it was not read")
+        workspace.write_outcome(partition.key, set_file_aside(workspace, partition, rejection, to))
         return Done()
     try:
         data = to.blobs.get(f"{TRAINING}/{partition.path}", if_match=partition.etag).data

@@ -19,6 +19,8 @@ from adapters.blobs import BlobNotFound, BlobStore
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
+OUTRUN = "outrun.json"
+"""Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 READERS = 16
 """Blobs read at the same time where a step has to look at every partition: reading is all waiting."""
 
@@ -138,12 +140,7 @@ class Workspace:
 
     def read_outcomes(self, partitions: Iterable[PlannedPartition]) -> list[dict[str, Any]]:
         """The validation outcome of each partition, in the given order."""
-        return self.in_parallel(lambda partition: self._outcome(partition.key), partitions)
-
-    def in_parallel[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """`function` over `items` on a few threads, for reading many blobs."""
-        with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(function, items))
+        return in_parallel(lambda partition: self._outcome(partition.key), partitions)
 
     def write_outcome(self, key: str, outcome: Mapping[str, Any]) -> None:
         """Stores what became of a partition's content, for this run and all others."""
@@ -170,6 +167,12 @@ class Workspace:
 
 def _gone(key: str) -> str:
     return f"gone-{key}.json"
+
+
+def in_parallel[T, R](function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` over `items` on a few threads, for reading many blobs."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(function, items))
 
 
 def record_path(pipeline: str, run: str) -> str:

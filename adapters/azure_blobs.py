@@ -17,8 +17,8 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from adapters.azure_options import PATIENCE
-from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobError, BlobInfo, BlobNotFound, StorageUnavailable
+from adapters.azure_options import patience
+from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobError, BlobInfo, BlobNotFound, Page, StorageUnavailable
 from models.errors import bounded
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ class AzureBlobStore:
     @classmethod
     def from_settings(cls, settings: Settings) -> AzureBlobStore:
         """The app's own account, by connection string or by identity."""
-        options: dict[str, Any] = {**PATIENCE, "initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1}
+        options: dict[str, Any] = {
+            **patience(settings),
+            "initial_backoff": 1,
+            "increment_base": 1,
+            "random_jitter_range": 1,
+        }
         if settings.storage_connection is not None:
             return cls(BlobServiceClient.from_connection_string(settings.storage_connection, **options))
         from azure.identity import DefaultAzureCredential
@@ -104,15 +109,33 @@ class AzureBlobStore:
             return BlobInfo(path, _bare(properties.etag), properties.size, properties.last_modified.timestamp())
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
+        for page in self.pages(prefix):
+            yield from page.blobs
+
+    def pages(self, prefix: str, *, token: str = "") -> Iterator[Page]:
         container, _, name_prefix = prefix.partition("/")
         with _errors(prefix):
             try:
-                for item in self._service.get_container_client(container).list_blobs(name_prefix):
-                    yield BlobInfo(
-                        f"{container}/{item.name}", _bare(item.etag), item.size, item.last_modified.timestamp()
+                listing = self._service.get_container_client(container).list_blobs(name_prefix)
+                pages: Any = listing.by_page(token or None)
+                for items in pages:
+                    blobs = tuple(
+                        BlobInfo(
+                            f"{container}/{item.name}", _bare(item.etag), item.size, item.last_modified.timestamp()
+                        )
+                        for item in items
                     )
+                    yield Page(blobs, pages.continuation_token or "")
             except ResourceNotFoundError:
-                return  # no container yet: it is made by the first write
+                yield Page((), "")  # no container yet: it is made by the first write
+
+    def delete(self, path: str) -> bool:
+        with _errors(path):
+            try:
+                self._blob(path).delete_blob()
+            except ResourceNotFoundError:
+                return False
+            return True
 
     def _blob(self, path: str) -> Any:
         container, _, name = path.partition("/")

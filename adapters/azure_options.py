@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapters.settings import Settings
+
+CONNECT_SECONDS = 5
 RETRIES = 2
 """The SDK's own retries, one to three seconds apart. Few: activities have a retry policy, and serving has a model to go
 on with."""
-PATIENCE = {
-    "connection_timeout": CONNECT_SECONDS,
-    "read_timeout": READ_SECONDS,
-    "retry_total": RETRIES,
-    "retry_connect": RETRIES,
-    "retry_read": RETRIES,
-}
-"""Keyword arguments that the clients of both kinds know."""
+
+
+def patience(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments that the clients of both kinds know."""
+    seconds = settings.storage_timeout_seconds
+    return {
+        "connection_timeout": min(CONNECT_SECONDS, seconds),
+        "read_timeout": seconds,
+        "retry_total": RETRIES,
+        "retry_connect": RETRIES,
+        "retry_read": RETRIES,
+    }

@@ -44,6 +44,14 @@ class BlobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing. `token` gives the next one, and is '' behind the last."""
+
+    blobs: tuple[BlobInfo, ...]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A blob's content and the eTag it had when it was read."""
 
@@ -87,4 +95,12 @@ class BlobStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Blobs whose path starts with `prefix` (`container/` or `container/name-prefix`), by name. Pages by itself."""
+        ...
+
+    def pages(self, prefix: str, *, token: str = "") -> Iterator[Page]:
+        """The same, page by page, from the page on that `token` stands for."""
+        ...
+
+    def delete(self, path: str) -> bool:
+        """Deletes the blob; whether there was one."""
         ...

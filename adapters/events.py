@@ -9,13 +9,17 @@ from typing import Any, Literal, Protocol
 from models.errors import RatchetError, bounded
 
 EventType = Literal[
+    "Ratchet.RunStarted",
     "Ratchet.RunFinished",
     "Ratchet.RunFailed",
+    "Ratchet.ModelRegistered",
     "Ratchet.ModelPromoted",
     "Ratchet.ModelRejected",
+    "Ratchet.ModelRolledBack",
+    "Ratchet.ApprovalNeeded",
     "Ratchet.DataQuarantined",
 ]
-"""Stable type names; DESIGN's other events join as their parts do."""
+"""Stable type names. docs/events.schema.json says what each carries."""
 
 SOURCE = "/ratchet/pipelines"
 

@@ -15,17 +15,21 @@ from typing import Literal, Protocol
 
 from models.errors import RatchetError
 
-PartitionState = Literal["pending", "claimed", "included", "quarantined", "failed", "removed"]
+PartitionState = Literal["pending", "claimed", "included", "quarantined", "failed", "superseded", "removed"]
 
 TRANSITIONS: Mapping[PartitionState, frozenset[PartitionState]] = {
-    "pending": frozenset({"pending", "claimed", "removed"}),
-    "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "removed"}),
-    "included": frozenset({"pending", "claimed", "removed"}),
-    "quarantined": frozenset({"pending", "claimed", "removed"}),
-    "failed": frozenset({"pending", "claimed", "removed"}),
+    "pending": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "claimed": frozenset({"pending", "claimed", "included", "quarantined", "failed", "superseded", "removed"}),
+    "included": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "quarantined": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "failed": frozenset({"pending", "claimed", "superseded", "removed"}),
+    "superseded": frozenset(),
     "removed": frozenset({"pending", "removed"}),
 }
-"""From each state, the states that may follow. Every other change is an IllegalTransition."""
+"""From each state, the states that may follow. Every other change is an IllegalTransition.
+
+A content that is overwritten is superseded, for good: it is kept beside the row of the new content, which is pending.
+"""
 
 MAX_ATTEMPTS = 3
 """Runs that may fail over a partition before it is set aside as failed, so that it cannot stop the others for ever."""
@@ -62,7 +66,8 @@ class Partition:
     """A row of the ledger. `changed` is when its state last changed, in ISO 8601 UTC.
 
     `contract` is the fingerprint of the data contract that it was last judged by: under another one it has to be judged
-    again, whatever its state. `attempts` counts the runs that failed over it.
+    again, whatever its state. `attempts` counts the runs that failed over it. `hub` is the task hub of the run that
+    claimed it.
     """
 
     pipeline: str
@@ -76,16 +81,21 @@ class Partition:
     attempts: int = 0
     reason: str = ""
     contract: str = ""
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a run takes a partition for: the content that the blob has now, and the data contract to judge it by."""
+    """What a run takes a partition for: the content that the blob has now, and the data contract to judge it by.
+
+    `hub` is the run's task hub: only there it can be seen whether the run is still alive.
+    """
 
     run: str
     etag: str
     size: int
     contract: str
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,13 @@ def vanished(row: Partition | None, *, sequencer: str, now: str) -> Partition | 
     return replace(row, state="removed", changed=now, sequencer=sequencer or row.sequencer, run="", reason="deleted")
 
 
+def superseded(former: Partition | None, row: Partition, *, now: str) -> Partition | None:
+    """What is kept of a row's former content when `row` takes its place; None when it has the same, or had none."""
+    if former is None or former.state == "removed" or not former.etag or former.etag == row.etag:
+        return None
+    return moved(former, "superseded", now=now, run=former.run, reason=f"overwritten while {former.state}")
+
+
 def moved(row: Partition, to: PartitionState, *, now: str, run: str = "", reason: str = "") -> Partition:
     """The row in its new state. Raises IllegalTransition."""
     if to not in TRANSITIONS[row.state]:
@@ -133,7 +150,7 @@ def claimed(row: Partition | None, known: Partition, claim: Claim, *, now: str) 
     if not (mine or unchanged):
         return None
     row = moved(row, "claimed", now=now, run=claim.run)
-    return replace(row, etag=claim.etag, size=claim.size, contract=claim.contract)
+    return replace(row, etag=claim.etag, size=claim.size, contract=claim.contract, hub=claim.hub)
 
 
 def settled(row: Partition | None, settlement: Settlement, *, run: str, now: str) -> Partition | None:
@@ -176,7 +193,7 @@ class Ledger(Protocol):
         ...
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
-        """Rows of a pipeline by row key, only those in `states` when given."""
+        """Rows of a pipeline by row key, only those in `states` when given; superseded ones only when asked for."""
         ...
 
     def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:

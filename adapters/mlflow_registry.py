@@ -1,7 +1,7 @@
 """The registry in MLflow, through its client (mlflow-skinny). Imported lazily: it takes a second.
 
 A challenger becomes one MLflow run (parameters, metrics, documents, the model) and one model version, both tagged with
-the run key, so that a repeat after a crash between any two calls finds what is there and goes on.
+the submission's key, so that a repeat after a crash between any two calls finds what is there and goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import yaml
 from adapters.registry import RegistryError, Submission
 from models.errors import bounded
 
-RUN_KEY = "ratchet.run"
+RUN, KEY = "ratchet.run", "ratchet.key"
 MAX_BATCH = 1000
 """Metrics in one log_batch call: the server's limit."""
 HTTP_TIMEOUT_SECONDS, HTTP_RETRIES = "20", "3"
@@ -52,7 +52,7 @@ class MlflowRegistry:
                     name,
                     source=f"{run.info.artifact_uri}/model",
                     run_id=run.info.run_id,
-                    tags={RUN_KEY: submission.run, **submission.tags},
+                    tags=_tags(submission),
                     description=submission.description,
                     await_creation_for=0,
                 )
@@ -65,12 +65,28 @@ class MlflowRegistry:
             return first
 
     def _versions(self, submission: Submission) -> list[int]:
-        wanted = f"name = '{submission.pipeline}' and tags.`{RUN_KEY}` = '{submission.run}'"
+        wanted = f"name = '{submission.pipeline}' and tags.`{KEY}` = '{submission.key}'"
         return sorted(int(found.version) for found in self._client.search_model_versions(wanted))
+
+    def aliases(self, pipeline: str) -> Mapping[str, int]:
+        from mlflow.exceptions import MlflowException
+
+        with self._errors():
+            try:
+                named = self._client.get_registered_model(pipeline).aliases
+            except MlflowException as exc:
+                if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+            return {alias: int(version) for alias, version in named.items()}
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         with self._errors():
             self._client.set_registered_model_alias(pipeline, alias, str(version))
+
+    def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
+        with self._errors():
+            self._client.set_model_version_tag(pipeline, str(version), name, value)
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -90,12 +106,10 @@ class MlflowRegistry:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment_id = self._client.get_experiment_by_name(submission.pipeline).experiment_id
-        found = self._client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{submission.run}'", max_results=1)
+        found = self._client.search_runs([experiment_id], f"tags.`{KEY}` = '{submission.key}'", max_results=1)
         if found:
             return found[0]
-        return self._client.create_run(
-            experiment_id, run_name=submission.run, tags={RUN_KEY: submission.run, **submission.tags}
-        )
+        return self._client.create_run(experiment_id, run_name=submission.run, tags=_tags(submission))
 
     def _log(self, run_id: str, submission: Submission) -> None:
         from mlflow.entities import Metric, Param
@@ -127,6 +141,10 @@ class MlflowRegistry:
             secret = urlsplit(self._uri).netloc.rpartition("@")[0]
             text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
             raise RegistryError(text.replace(f"{secret}@", "") if secret else text) from exc
+
+
+def _tags(submission: Submission) -> dict[str, str]:
+    return {RUN: submission.run, KEY: submission.key, **submission.tags}
 
 
 def _mlmodel(submission: Submission, run_id: str) -> str:

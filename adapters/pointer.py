@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 POINTER_SCHEMA = 1
 HISTORY_LENGTH = 20
-"""Versions that the pointer remembers, newest first: enough to find a good one to go back to."""
+"""Versions, moves and withdrawals that the pointer remembers, newest first: enough to find a good one to go back to."""
+
+MoveKind = Literal["promoted", "approved", "followed", "rolled back"]
+"""By a run, by a person's approval (or its time-out), by the registry's alias, back to an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,36 @@ class LiveVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """One change of the pointer. `former` is the version that was live before, None at the first."""
+
+    generation: int
+    kind: MoveKind
+    version: int
+    run: str
+    former: int | None
+    since: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A version that was rolled back. Its dataset does not become the champion again by itself."""
+
+    version: int
+    dataset: str
+    since: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class LivePointer:
-    """live.json. `generation` grows by one with each change; `since`, `who` and `why` describe the latest."""
+    """live.json. `generation` grows by one with each change; `since`, `who` and `why` describe the latest.
+
+    `moves` has the latest changes, newest first, so that each can be told to those who listen even when the process
+    that made it died. `withdrawn` has the versions that were rolled back.
+    """
 
     pipeline: str
     generation: int
@@ -35,6 +66,8 @@ class LivePointer:
     since: str
     who: str
     why: str
+    moves: tuple[Move, ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()
     schema: int = POINTER_SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +84,8 @@ class LivePointer:
                 **data,
                 "champion": LiveVersion(**data["champion"]),
                 "history": tuple(LiveVersion(**version) for version in data["history"]),
+                "moves": tuple(Move(**move) for move in data.get("moves", ())),
+                "withdrawn": tuple(Withdrawn(**version) for version in data.get("withdrawn", ())),
             }
         )
 
@@ -58,3 +93,8 @@ class LivePointer:
 def pointer_path(pipeline: str) -> str:
     """Where the live pointer of a pipeline is: container/name."""
     return f"models/{pipeline}/live.json"
+
+
+def manifest_path(pipeline: str, version: int) -> str:
+    """Where the model.json of a version is: container/name."""
+    return f"models/{pipeline}/versions/{version}/model.json"

@@ -34,13 +34,14 @@ class VersionTaken(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A challenger to be registered. `run` is the idempotency key: a second submission finds the first one's version.
+    """A challenger to be registered. `key` makes it idempotent: a second submission finds the first one's version.
 
     `curve` holds (round, validation log loss). `documents` are text files by name, stored beside the model.
     """
 
     pipeline: str
     run: str
+    key: str
     model: bytes
     signature: Signature
     description: str
@@ -55,9 +56,17 @@ class Registry(Protocol):
     """Synchronous. Every method raises RegistryError and may be repeated."""
 
     def register(self, submission: Submission) -> int:
-        """The number of the version with this run key; made now, or by an earlier try."""
+        """The number of the version with this key; made now, or by an earlier try."""
+        ...
+
+    def aliases(self, pipeline: str) -> Mapping[str, int]:
+        """The version that each alias names; none for a pipeline that the registry does not know."""
         ...
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         """Moves an alias to a version."""
+        ...
+
+    def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
+        """Writes a tag on a version, where people see it beside the version."""
         ...

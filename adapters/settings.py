@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from models.errors import RatchetError, bounded
 
 Role = Literal["all", "train", "serve"]
 ROLES: tuple[Role, ...] = ("all", "train", "serve")
 APP_DIRECTORY = Path(__file__).resolve().parent.parent
-DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
+DEVELOPMENT_STORAGE, DEVELOPMENT_ACCOUNT = "UseDevelopmentStorage=true", "devstoreaccount1"
 """Azurite on its own ports. The tables client takes it in this spelling only."""
 BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__tableServiceUri"
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+MAX_CACHE_DAYS = 3650.0
+MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 1_048_576
+STORAGE_TIMEOUT_SECONDS, MAX_STORAGE_TIMEOUT_SECONDS = 30.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What a run is priced by. Without prices its record has GB-seconds only."""
+
+    instance_memory_mb: int = 2048
+    """RATCHET_INSTANCE_MEMORY_MB: the plan's instance size."""
+    gb_second: float | None = None
+    """RATCHET_PRICE_GB_SECOND."""
+    million_executions: float | None = None
+    """RATCHET_PRICE_MILLION_EXECUTIONS."""
+    currency: str = "USD"
+    """RATCHET_PRICE_CURRENCY."""
+    as_of: str = ""
+    """RATCHET_PRICES_AS_OF: the day the prices are from (2026-11-01)."""
 
 
 class SettingsError(RatchetError):
@@ -52,12 +74,30 @@ class Settings:
     """RATCHET_EVENTS_TOPIC_ENDPOINT: the Event Grid topic that Ratchet's own events go to."""
     events_topic_key: str | None = field(repr=False)
     """RATCHET_EVENTS_TOPIC_KEY; without it the app's identity is used."""
+    webhook_secret: str | None = field(repr=False)
+    """RATCHET_MLFLOW_WEBHOOK_SECRET: what MLflow signs its webhooks with; without it none are taken."""
     cache_dir: Path
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    cache_days: float
+    """RATCHET_CACHE_DAYS: how long caches below features/ are kept once nothing can use them any more."""
+    pricing: Pricing
+    storage_timeout_seconds: float
+    """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
+
+    @property
+    def account(self) -> str:
+        """The storage account's name, or '' when it cannot be told (a domain of one's own)."""
+        if self.storage_connection is None:
+            host = urlsplit(self.blob_service_uri or "").hostname or ""
+            return host.partition(".")[0] if ".blob." in host else ""
+        if self.storage_connection == DEVELOPMENT_STORAGE:
+            return DEVELOPMENT_ACCOUNT
+        parts = dict(part.partition("=")[::2] for part in self.storage_connection.split(";"))
+        return next((value.strip() for name, value in parts.items() if name.strip().lower() == "accountname"), "")
 
     def require_mlflow(self) -> str:
         """The tracking server's address. Raises SettingsError."""
@@ -79,8 +119,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         pipelines_dir=read.parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
         events_topic_endpoint=read.address(TOPIC_ENDPOINT),
         events_topic_key=read.text(TOPIC_KEY),
+        webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
+        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
+        pricing=read.pricing(),
+        storage_timeout_seconds=read.parsed(
+            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
+        ),
         training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
@@ -114,6 +160,21 @@ class _Reader:
     def address(self, name: str) -> str | None:
         value: str | None = self.parsed(name, None, _address, "an address that starts with https:// or http://")
         return value
+
+    def pricing(self) -> Pricing:
+        """Prices belong together: one alone, or without their day, says nothing."""
+        names = ("RATCHET_PRICE_GB_SECOND", "RATCHET_PRICE_MILLION_EXECUTIONS", "RATCHET_PRICES_AS_OF")
+        given = [name for name in names if self.text(name) is not None]
+        if given and len(given) < len(names):
+            missing = ", ".join(name for name in names if name not in given)
+            self.problems.append(f"{missing} missing: the prices of a run need {', '.join(names)}")
+        return Pricing(
+            instance_memory_mb=self.parsed("RATCHET_INSTANCE_MEMORY_MB", 2048, _memory, "megabytes, such as 2048"),
+            gb_second=self.parsed(names[0], None, _price, "a price, such as 0.000026"),
+            million_executions=self.parsed(names[1], None, _price, "a price, such as 0.40"),
+            currency=self.text("RATCHET_PRICE_CURRENCY") or "USD",
+            as_of=self.parsed(names[2], "", _day, "a day, such as 2026-11-01"),
+        )
 
     def connection(self) -> str | None:
         """The storage account's connection string; None when an identity is to be used."""
@@ -179,6 +240,38 @@ def _directory(raw: str) -> Path:
 def _ttl(raw: str) -> float:
     value = float(raw)
     if not 0 <= value <= MAX_TTL_SECONDS:
+        raise ValueError(raw)
+    return value
+
+
+def _days(raw: str) -> float:
+    value = float(raw)
+    if not 0 <= value <= MAX_CACHE_DAYS:
+        raise ValueError(raw)
+    return value
+
+
+def _memory(raw: str) -> int:
+    value = int(raw)
+    if not MIN_MEMORY_MB <= value <= MAX_MEMORY_MB:
+        raise ValueError(raw)
+    return value
+
+
+def _price(raw: str) -> float:
+    value = float(raw)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(raw)
+    return value
+
+
+def _day(raw: str) -> str:
+    return date.fromisoformat(raw).isoformat()
+
+
+def _storage_timeout(raw: str) -> float:
+    value = float(raw)
+    if not 1 <= value <= MAX_STORAGE_TIMEOUT_SECONDS:
         raise ValueError(raw)
     return value
 

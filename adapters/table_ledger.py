@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
-from azure.data.tables import TableClient, UpdateMode
+from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 
 from adapters import ledger
-from adapters.azure_options import PATIENCE
+from adapters.azure_options import patience
 from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ TABLE = "ledger"
 MAX_TRIES = 10
 """Compare-and-swap rounds on one row. Writers of one row are few (duplicates of one event), so this is never reached
 unless something writes in a loop."""
+
+CHANGED_MEANWHILE = frozenset({404, 409, 412})
+"""How a transaction says that a row is gone, is there already, or is another one by now."""
 
 type Change = Callable[[Partition | None], Partition | None]
 
@@ -39,7 +42,7 @@ class TableLedger:
     @classmethod
     def from_settings(cls, settings: Settings) -> TableLedger:
         """A ledger in the app's own account. The table is made at the first write."""
-        options: dict[str, Any] = {**PATIENCE, "retry_backoff_factor": 1}
+        options: dict[str, Any] = {**patience(settings), "retry_backoff_factor": 1}
         if settings.storage_connection is not None:
             return cls(TableClient.from_connection_string(settings.storage_connection, TABLE, **options))
         from azure.identity import DefaultAzureCredential
@@ -54,8 +57,8 @@ class TableLedger:
         return self._change(pipeline, path, lambda row: ledger.vanished(row, sequencer=sequencer, now=now))
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
-        wanted = " or ".join(f"state eq '{state}'" for state in states)
-        query = "PartitionKey eq @pipeline" + (f" and ({wanted})" if wanted else "")
+        wanted = " or ".join(f"state eq '{state}'" for state in states) or "state ne 'superseded'"
+        query = f"PartitionKey eq @pipeline and ({wanted})"
         with _errors(""):
             try:
                 for entity in self._table.query_entities(query, parameters={"pipeline": pipeline}):
@@ -87,7 +90,8 @@ class TableLedger:
                 changed = change(row)
                 if changed is None:
                     return None
-                if self._write(key, changed, etag):
+                former = ledger.superseded(row, changed, now=changed.changed)
+                if self._write(key, changed, etag, former):
                     return changed
         raise LedgerConflict(path, f"the ledger's row of {path} changed {MAX_TRIES} times while it was being written")
 
@@ -98,18 +102,25 @@ class TableLedger:
             return None, ""
         return _partition(entity), str(entity.metadata["etag"])
 
-    def _write(self, key: str, row: Partition, etag: str) -> bool:
-        fields: dict[str, Any] = {"PartitionKey": row.pipeline, "RowKey": key, **asdict(row)}
-        del fields["pipeline"]
-        fields["size"] = (row.size, "Edm.Int64")
+    def _write(self, key: str, row: Partition, etag: str, former: Partition | None) -> bool:
+        """Whether nobody else wrote meanwhile. `former` content is put beside it, both or neither."""
+        fields = _entity(key, row)
+        condition = {"mode": UpdateMode.REPLACE, "etag": etag, "match_condition": MatchConditions.IfNotModified}
         try:
-            if etag:
+            if former is not None:
+                beside = _entity(f"{key}-{hashlib.sha256(former.etag.encode()).hexdigest()[:16]}", former)
+                self._table.submit_transaction([("update", fields, condition), ("upsert", beside)])
+            elif etag:
                 self._table.update_entity(
                     fields, mode=UpdateMode.REPLACE, etag=etag, match_condition=MatchConditions.IfNotModified
                 )
             else:
                 self._create(fields)
         except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
+            return False
+        except TableTransactionError as exc:
+            if exc.status_code not in CHANGED_MEANWHILE:
+                raise
             return False
         return True
 
@@ -121,6 +132,13 @@ class TableLedger:
             with suppress(ResourceExistsError):
                 self._table.create_table()
             self._table.create_entity(fields)
+
+
+def _entity(key: str, row: Partition) -> dict[str, Any]:
+    fields: dict[str, Any] = {"PartitionKey": row.pipeline, "RowKey": key, **asdict(row)}
+    del fields["pipeline"]
+    fields["size"] = (row.size, "Edm.Int64")
+    return fields
 
 
 def _partition(entity: Any) -> Partition:
@@ -137,6 +155,7 @@ def _partition(entity: Any) -> Partition:
         attempts=int(entity["attempts"]),
         reason=entity["reason"],
         contract=entity["contract"],
+        hub=entity.get("hub", ""),
     )
 
 

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devhost.catalog import HTTP, kind
 from devhost.errors import DevhostError
-from devhost.host import LOOPBACK, Host, HostOptions
+from devhost.host import LOOPBACK, HostOptions
+from devhost.serving import serve
 
 PORT = 7071
+LAST_PORT = 65535
 STATE_FOLDER = ".devhost"
 WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
 LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
@@ -26,16 +27,18 @@ Event Grid, blob (from Event Grid) and warmup triggers, queue outputs, and Durab
 
 START_EPILOG = """\
 Settings come from the environment, and from Values in local.settings.json where the environment has none. host.json
-is honoured for routePrefix, functionTimeout, logLevel.default, and durableTask's hubName, maxConcurrent...Functions,
-and all of queues; the start names what else it says.
+is honoured for routePrefix, functionTimeout, logLevel.default, all of queues, and durableTask's hubName,
+maxConcurrent...Functions, defaultVersion and version...Strategy; the start names what else it says.
 AzureWebJobs.NAME.Disabled=true takes a function out of service.
 
 While it runs (port 7071):
   curl http://127.0.0.1:7071/admin/host/status                        200 once it is ready, with the workers' pids
   curl http://127.0.0.1:7071/admin/functions                          the functions
-  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{}'     runs a timer, queue, Event Grid or warmup function
+  curl -X POST http://127.0.0.1:7071/admin/functions/NAME -d '{"input": ...}'
+                                      runs a timer or warmup function, or a queue, blob or Event Grid function with
+                                      the text of a message, the path of a blob (container/name) or an event
   POST /runtime/webhooks/EventGrid?functionName=NAME                  what an Event Grid subscription calls
-  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME        the same for a blob trigger
+  POST /runtime/webhooks/blobs?functionName=Host.Functions.NAME       the same for a blob trigger
   /runtime/webhooks/durabletask/...                                   the Durable Functions HTTP API
 
 With --auth KEYS, a key belongs in the header x-functions-key or in the query as code: one of the function, of the
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     start.add_argument("--app", type=Path, default=Path(), help="the app's folder, with host.json (default: here)")
     start.add_argument("--host", default=LOOPBACK, help="the address to listen on (default: %(default)s)")
-    start.add_argument("--port", type=int, default=PORT, help="the port; 0 takes a free one (default: %(default)s)")
+    start.add_argument("--port", type=_port, default=PORT, help="the port; 0 takes a free one (default: %(default)s)")
     start.add_argument(
         "--workers", type=int, help=f"worker processes (default: {WORKERS_SETTING} from the environment, or 1)"
     )
@@ -74,8 +77,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEYS",
         help="want access keys, those of this JSON file; it is made with random ones if need be (default: no keys)",
     )
+    start.add_argument(
+        "--watch", action="store_true", help="start the app again when its Python files or settings files change"
+    )
     commands.add_parser("eventgrid", help="run a local Event Grid (see its own --help)", add_help=False)
     return top
+
+
+def _port(text: str) -> int:
+    """Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {LAST_PORT}")
+    return int(text)
+
+
+def _workers(given: int | None) -> int:
+    """Raises DevhostError."""
+    text = os.environ.get(WORKERS_SETTING, "1") if given is None else str(given)
+    if not text.isdecimal() or int(text) < 1:
+        source = WORKERS_SETTING if given is None else "--workers"
+        raise DevhostError(f"{text} workers cannot run anything: give {source} a number from 1 on.")
+    return int(text)
 
 
 def options(arguments: argparse.Namespace) -> HostOptions:
@@ -83,54 +105,10 @@ def options(arguments: argparse.Namespace) -> HostOptions:
     app_dir: Path = arguments.app.resolve()
     if not app_dir.is_dir():
         raise DevhostError(f"There is no folder {app_dir}: name the app's folder with --app.")
-    workers = int(os.environ.get(WORKERS_SETTING, "1")) if arguments.workers is None else arguments.workers
-    if workers < 1:
-        raise DevhostError(f"{workers} workers cannot run anything: give --workers a number from 1 on.")
+    workers = _workers(arguments.workers)
     state: Path = app_dir / STATE_FOLDER if arguments.state is None else arguments.state
     keys_file = None if arguments.auth is None else arguments.auth.resolve()
     return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers, keys_file)
-
-
-def function_table(host: Host) -> str:
-    """The functions with their URLs or triggers, HTTP functions first."""
-    width = max((len(function.name) for function in host.functions), default=0) + 1
-    lines = {True: list[str](), False: list[str]()}
-    for function in sorted(host.functions, key=lambda function: function.name.lower()):
-        methods = ",".join(function.trigger.get("methods") or ())
-        is_http = kind(function.trigger) == HTTP
-        what = f"[{methods or 'ALL'}] {host.url_of(function)}" if is_http else str(function.trigger["type"])
-        lines[is_http].append(f"\t{function.name + ':':<{width}} {what}")
-    return "\n".join(["", "Functions:", "", *lines[True], *lines[False], ""])
-
-
-async def serve(chosen: HostOptions) -> None:
-    """Hosts until SIGTERM or SIGINT. A second one ends at once. Raises DevhostError."""
-    loop = asyncio.get_running_loop()
-    asked_to_stop = asyncio.Event()
-
-    def ask_to_stop() -> None:
-        asked_to_stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask_to_stop)
-    host = Host(chosen)
-    starting = asyncio.create_task(host.start())
-    stopping = asyncio.create_task(asked_to_stop.wait())
-    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-        return
-    try:
-        starting.result()
-        print(function_table(host))
-        print(f"Host ready on {host.url}", flush=True)
-        await stopping
-    finally:
-        stopping.cancel()
-        await host.stop()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -143,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("devhost").setLevel(logging.DEBUG)  # the workers have filtered by host.json's level already
     try:
-        asyncio.run(serve(options(arguments)))
+        asyncio.run(serve(options(arguments), watch=arguments.watch))
     except DevhostError as error:
         print(f"devhost: {error}", file=sys.stderr)
         return 1

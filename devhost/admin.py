@@ -10,14 +10,15 @@ from typing import Any
 
 from aiohttp import web
 
+from devhost.blobs import BlobWebhook
 from devhost.caller import Caller
-from devhost.catalog import EVENT_GRID, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
+from devhost.catalog import BLOB_TRIGGER, EVENT_GRID, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.protocol import FunctionInfo
 from devhost.queues import QueueTriggers
 from devhost.timers import Timers
 
 VERSION = "4.0.0-devhost"
-RUNNABLE = "timer, queue, Event Grid and warmup functions can be run from here"
+RUNNABLE = "timer, queue, blob, Event Grid and warmup functions can be run from here"
 
 
 def status(state: str, started: float, workers: Sequence[tuple[int, str]]) -> web.Response:
@@ -42,12 +43,14 @@ class FunctionsAdmin:
         caller: Caller,
         timers: Timers,
         queues: QueueTriggers,
+        blobs: BlobWebhook,
         url_of: Callable[[FunctionInfo], str],
     ) -> None:
         self._catalog = catalog
         self._caller = caller
         self._timers = timers
         self._queues = queues
+        self._blobs = blobs
         self._url_of = url_of
 
     async def handle(self, request: web.BaseRequest, name: str) -> web.Response:
@@ -73,6 +76,12 @@ class FunctionsAdmin:
             self._timers.run_now(function)
         elif trigger == QUEUE_TRIGGER:
             self._queues.run_now(function, given if isinstance(given, str) else json.dumps(given))
+        elif trigger == BLOB_TRIGGER:
+            if not isinstance(given, str):
+                return web.Response(
+                    status=HTTPStatus.BAD_REQUEST, text='the input is a path: {"input": "container/blob"}'
+                )
+            self._caller.begin(self._blobs.run(function, given))
         elif trigger == EVENT_GRID:
             event = given if isinstance(given, str) else json.dumps(given)
             self._caller.begin(self._caller.call(function, ("json", event)))

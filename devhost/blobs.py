@@ -53,12 +53,15 @@ class BlobWebhook(EventGridWebhook):
         return super()._function(name[len(FUNCTION_PREFIX) :] if name.lower().startswith(FUNCTION_PREFIX) else name)
 
     async def _call(self, function: FunctionInfo, event: Mapping[str, Any]) -> Outcome:
-        passed_over = Outcome(ok=True)
-        trigger = self._triggers[function.id]
         subject = _SUBJECT.fullmatch(str(event.get("subject")))
         if event.get("eventType", event.get("type")) != BLOB_CREATED or subject is None:
-            return passed_over
-        path = f"{subject['container']}/{subject['blob']}"
+            return Outcome(ok=True)
+        return await self.run(function, f"{subject['container']}/{subject['blob']}")
+
+    async def run(self, function: FunctionInfo, path: str) -> Outcome:
+        """Runs it for the blob at `container/name`, unless its trigger's path is another."""
+        passed_over = Outcome(ok=True)
+        trigger = self._triggers[function.id]
         found = trigger.pattern.fullmatch(path)
         if found is None:
             return passed_over

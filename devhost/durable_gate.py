@@ -70,6 +70,7 @@ def hub_options(
         webhook_base=main_url + MANAGEMENT_PREFIX,
         rpc_base=f"{rpc_url}{RPC_PREFIX}/",
         key=None if key is None else quote(key, safe=""),
+        versions=settings.versions,
     )
 
 

@@ -199,15 +199,16 @@ class Host:
         caller = Caller(invoker, None if engine is None else engine.client_binding)
         timers = Timers(catalog.triggered_by(TIMER), caller, configured)
         queues = QueueTriggers(catalog.triggered_by(QUEUE_TRIGGER), caller, configured, storage)
+        blobs = BlobWebhook(catalog, caller, configured, storage)
         return _Parts(
             catalog=catalog,
             caller=caller,
             front=HttpFront(catalog, caller, route_prefix=configured.route_prefix, gate=self._gate),
             event_grid=EventGridWebhook(catalog, caller),
-            blobs=BlobWebhook(catalog, caller, configured, storage),
+            blobs=blobs,
             timers=timers,
             queues=queues,
-            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, self.url_of),
+            functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, blobs, self.url_of),
             engine=engine,
         )
 

@@ -7,10 +7,12 @@ no azure package. What is made for every request is a named tuple: a frozen data
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
+
+from devhost.durable.versions import Versions
 
 type Datum = tuple[str, Any]
 """(kind, value) as the language worker knows it: ("string", str), ("json", str), ("bytes", bytes), ("int", int),
@@ -70,6 +72,7 @@ class HubOptions:
     webhook_base: str
     rpc_base: str
     key: str | None = None
+    versions: Versions = field(default_factory=Versions)
 
 
 class Invoker(Protocol):

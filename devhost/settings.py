@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devhost.durable.versions import FAILURE_STRATEGIES, MATCH_STRATEGIES, Versions
 from devhost.errors import SettingMissing, SettingsInvalid
 
 OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
@@ -48,7 +49,14 @@ HONOURED: Mapping[str, Any] = {
             )
         ),
         "durableTask": dict.fromkeys(
-            ("hubName", "maxConcurrentActivityFunctions", "maxConcurrentOrchestratorFunctions")
+            (
+                "defaultVersion",
+                "hubName",
+                "maxConcurrentActivityFunctions",
+                "maxConcurrentOrchestratorFunctions",
+                "versionFailureStrategy",
+                "versionMatchStrategy",
+            )
         ),
     },
 }
@@ -104,6 +112,7 @@ class Settings:
     max_activities: int
     body_limit: int
     queues: QueueSettings = field(default_factory=QueueSettings)
+    versions: Versions = field(default_factory=Versions)
     ignored: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -144,6 +153,7 @@ def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
         max_activities=_count(host_file, durable, "maxConcurrentActivityFunctions", each),
         body_limit=_count(host_file, environment, BODY_LIMIT_SETTING, DEFAULT_BODY_LIMIT),
         queues=_queues(host_file, queues),
+        versions=_versions(host_file, durable),
         ignored=tuple(_unknown(host, HONOURED)),
     )
 
@@ -247,6 +257,24 @@ def _queues(path: Path, section: Mapping[str, Any]) -> QueueSettings:
         visibility_timeout=_seconds(path, section, "visibilityTimeout", usual.visibility_timeout),
         max_polling_interval=_seconds(path, section, "maxPollingInterval", usual.max_polling_interval),
     )
+
+
+def _versions(path: Path, section: Mapping[str, Any]) -> Versions:
+    usual = Versions()
+    return Versions(
+        default=str(section.get("defaultVersion") or ""),
+        match=_choice(path, section, "versionMatchStrategy", MATCH_STRATEGIES, usual.match),
+        failure=_choice(path, section, "versionFailureStrategy", FAILURE_STRATEGIES, usual.failure),
+    )
+
+
+def _choice[T: str](path: Path, section: Mapping[str, Any], name: str, choices: Sequence[T], default: T) -> T:
+    """One of the names, in any case."""
+    given = str(section.get(name, default))
+    for choice in choices:
+        if choice.lower() == given.lower():
+            return choice
+    raise SettingsInvalid(path, f"{name} is {given!r} and should be one of {', '.join(choices)}")
 
 
 def _seconds(path: Path, section: Mapping[str, Any], name: str, default: float) -> float:

@@ -1,4 +1,5 @@
-"""`python -m local up` keeps the local stack up, `upload` gives it data, `demo` shows the whole system at work."""
+"""`python -m local up` keeps the local stack up, `upload` gives it data, `events` shows what it tells, `demo` shows the
+whole system at work."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from adapters.specs import SpecFiles, UnknownPipeline
 from devhost.errors import DevhostError
 from devhost.supervisor import exit_on_signals
+from local.events import described, events_file, follow
 from local.parts import REPOSITORY
 from local.stack import DEFAULT_PORTS, LocalStack, Ports, start_stack, storage_of
 from local.uploads import TRAINING_CONTAINER, AccountStorage
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, flag in ports.items():
         note = f"insist on this port ({getattr(DEFAULT_PORTS, name)} or a free one when not given)"
         option(flag, type=int, dest=f"{name}_port", metavar="N", default=argparse.SUPPRESS, help=note)
+    command = commands.add_parser("events", help="show the app's own events as they come, until Ctrl-C")
+    command.set_defaults(function=events)
+    command.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"the stack's directory ({DATA})")
     command = commands.add_parser("upload", help="upload training data to the stack that runs")
     command.set_defaults(function=upload)
     command.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"the stack's directory ({DATA})")
@@ -103,13 +108,24 @@ def upload(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def events(arguments: argparse.Namespace, console: Console) -> int:
+    """The events of the stack's topic: those that were, and then each as it comes."""
+    file = events_file(arguments.data)
+    if not file.exists():
+        console.print(f"No events yet: {file} is not there. `make run` starts the stack.", markup=False, soft_wrap=True)
+    with exit_on_signals():
+        for event in follow(file):
+            console.print(described(event), markup=False, soft_wrap=True)
+    return 0
+
+
 def _explain(stack: LocalStack, console: Console) -> None:
     lines = [
         "",
         f"Models        {stack.app_url}/v2   (Open Inference Protocol)",
         f"Pipelines     {stack.app_url}/api/pipelines",
         f"Experiments   {stack.mlflow_url}",
-        f"Events out    {stack.events_file}",
+        "Events out    make events",
         f"Logs          {stack.log_dir}",
         "",
         "Upload training data with",

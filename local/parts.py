@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ MLFLOW, HOST, EVENT_GRID = "MLflow", "Functions", "Event Grid"
 TRAINING = "training"
 CONTAINERS = (TRAINING, "features", "models", "quarantine", "runs")
 FUNCTION = "on_training_blob"
+FERNET_KEY_BYTES = 32
 TOPIC = "ratchet"
 SWEEP_SCHEDULE = "0 */1 * * * *"
 """Every minute: a lost event should not keep somebody waiting who watches."""
+RECONCILE_SCHEDULE = "*/30 * * * * *"
 SLOW_START_SECONDS = 120.0
 """MLflow's server needs 7 to 15 s on two idle cores, most of it imports; this leaves room for a loaded machine."""
 
@@ -52,25 +56,40 @@ class Places:
 
 
 def mlflow_part(places: Places) -> Part:
-    """MLflow's tracking server and registry on SQLite, serving its artifacts itself."""
+    """MLflow's tracking server and registry on SQLite, serving its artifacts itself.
+
+    Its webhooks may go to this machine over plain http; their secrets are encrypted with a key that lies beside them.
+    """
     folder = places.data / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
+    key = folder / "webhooks.key"
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_text(base64.urlsafe_b64encode(secrets.token_bytes(FERNET_KEY_BYTES)).decode())
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(places.mlflow)]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    webhooks = {
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.read_text(),
+    }
     return Part(
         name=MLFLOW,
         command=command,
         probe=http_probe(f"{places.mlflow_url}/health"),
         url=places.mlflow_url,
-        env=quiet,
+        env={**_no_proxy(), **quiet, **webhooks},
         cwd=folder,  # MLflow leaves an mlruns folder where it starts
         ready_within=SLOW_START_SECONDS,
     )
 
 
-def host_part(places: Places, *, app_dir: Path, workers: int, topic_key: str, env: Mapping[str, str]) -> Part:
+def host_part(
+    places: Places, *, app_dir: Path, workers: int, topic_key: str, webhook_secret: str, env: Mapping[str, str]
+) -> Part:
     """The functions host with the app in `app_dir`; `env` goes over the settings made here."""
     command = [sys.executable, "-m", "devhost", "start", "--app", str(app_dir), "--host", LOOPBACK]
     command += ["--port", str(places.app), "--workers", str(workers), "--state", str(places.data / "host")]
@@ -83,6 +102,8 @@ def host_part(places: Places, *, app_dir: Path, workers: int, topic_key: str, en
         "RATCHET_EVENTS_TOPIC_KEY": topic_key,
         "RATCHET_CACHE_DIR": str(places.data / "cache"),
         "RATCHET_SWEEP_SCHEDULE": SWEEP_SCHEDULE,
+        "RATCHET_RECONCILE_SCHEDULE": RECONCILE_SCHEDULE,
+        "RATCHET_MLFLOW_WEBHOOK_SECRET": webhook_secret,
     }
     return Part(
         name=HOST,

@@ -36,7 +36,9 @@ from devhost.errors import DevhostError
 from devhost.ports import PortWish, choose_ports
 from devhost.supervisor import Part, Supervisor
 from local.display import display_for
+from local.events import events_file
 from local.parts import CONTAINERS, HOST, REPOSITORY, Places, event_grid_part, host_part, mlflow_part
+from local.webhook import WebhookNotMade, subscribe
 
 type _Say = Callable[[str], None]
 
@@ -93,7 +95,7 @@ class LocalStack:
         self.app_url = places.app_url
         self.mlflow_url = places.mlflow_url
         self.events_url = places.events_url
-        self.events_file = places.data / "eventgrid" / "events.jsonl"
+        self.events_file = events_file(places.data)
         self.log_dir = supervisor.log_dir
         self._supervisor = supervisor
         self._host = host
@@ -162,10 +164,20 @@ def start_stack(
         supervisor = opened.enter_context(Supervisor(data / "logs", display=display, hold_fd=lock))
         supervisor.start(azurite_part(data / "azurite", places.azurite), mlflow_part(places))
         _make_containers(places.azurite.connection_string)
-        topic_key = secrets.token_urlsafe(24)
-        directory = (app_dir or REPOSITORY).resolve()
-        host = host_part(places, app_dir=directory, workers=workers, topic_key=topic_key, env=env or {})
+        topic_key, webhook_secret = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        host = host_part(
+            places,
+            app_dir=(app_dir or REPOSITORY).resolve(),
+            workers=workers,
+            topic_key=topic_key,
+            webhook_secret=webhook_secret,
+            env=env or {},
+        )
         supervisor.start(host)
+        try:
+            subscribe(places.mlflow_url, places.app_url, webhook_secret)
+        except WebhookNotMade as exc:  # a hint more or less: the app looks at the alias by itself, too
+            say(str(exc))
         supervisor.start(event_grid_part(places, azurite_log=supervisor.log("Azurite"), topic_key=topic_key))
         return LocalStack(places, supervisor, host, opened.pop_all())
 

@@ -21,6 +21,8 @@ from models.spec import PipelineSpec
 
 __all__ = ["LABEL", "CleanPartition", "clean_partition", "from_parquet", "to_parquet"]
 
+MIN_ROWS_TO_COMPARE = 3
+"""Fewer rows do not show what a column's values look like."""
 TIME = "__time"
 WEIGHT = "__weight"
 GROUP = "__group"
@@ -66,6 +68,7 @@ def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datet
         *_weights(typed, raw, spec),
         *_groups(typed, spec),
         *_ragged(raw, fields),
+        *_cut_off(raw, data, name, spec),
     ]
     out = _left_out(typed, name, spec)
     partition = _partition(raw, typed, label, [_within(problem, ~out) for problem in problems], out, spec)
@@ -142,6 +145,31 @@ def _ragged(raw: pl.DataFrame, fields: pl.Series | None) -> list[Problem]:
         return []
     after = f" fields, but the header has {raw.width}"
     return [Problem("line: wrong number of fields", fields.is_not_null(), "line: ", fields.cast(pl.String), after)]
+
+
+def _cut_off(raw: pl.DataFrame, data: bytes, name: str, spec: PipelineSpec) -> list[Problem]:
+    """A CSV's last row, when its line has no end and its last cell seems to be the beginning of one.
+
+    A boolean, category or text that no other row has and that others begin with ("f" among "false"), a timestamp that
+    is shorter than all others. A number that lost its last digits looks like any other: that cannot be told.
+    """
+    column = raw.columns[-1]
+    if column not in spec.columns or raw.height < MIN_ROWS_TO_COMPARE or not name.lower().endswith(".csv"):
+        return []
+    last, others = raw[column][-1], raw[column][:-1].drop_nulls()
+    if data.endswith((b"\n", b"\r")) or not last or others.is_empty():
+        return []
+    kind = spec.columns[column].type
+    begun = others.str.starts_with(last) & (others != last)
+    if kind == "timestamp":
+        cut = len(last) < int(others.str.len_chars().min() or 0)  # type: ignore[arg-type]
+    else:
+        cut = kind in {"boolean", "category", "text"} and last not in others and bool(begun.any())
+    if not cut:
+        return []
+    rows = pl.zeros(raw.height, pl.Boolean, eager=True)
+    rows[-1] = True
+    return [Problem("line: cut off", rows, "line: it has no end, and ", as_text(raw[column]), " looks cut off")]
 
 
 def _partition(

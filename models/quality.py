@@ -22,6 +22,7 @@ ADVICE = {
     "not_readable": "Open the file in the program that wrote it, save it again and upload it again.",
     "not_text": "Save the file as UTF-8 text (or as Parquet) and upload it again.",
     "missing_columns": "Add the columns or correct their names in the header, or change `columns` in the pipeline.",
+    "too_large": "Split the file into smaller ones, each of at most some hundred megabytes.",
     "no_rows": "Upload the file again once it has rows.",
     "too_many_categories": "Leave the column out of the pipeline's features.",
     "label_failed": "Correct the cells that the label's expression cannot take, or change it in the pipeline.",

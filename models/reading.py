@@ -34,13 +34,17 @@ RejectionCode = Literal[
     "label_failed",
     "filter_failed",
     "not_processed",
+    "too_large",
 ]
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 ROW = "__row"
 REASON = "__reason"
 
-MAX_EXPANDED_BYTES = 4 * 1024**3
+MAX_EXPANDED_BYTES = 2 * 1024**3
 """Largest size of a file once expanded: a small archive can hold more than any worker's memory."""
+MAX_EXPANSION = 200
+"""Largest ratio of a gzip file's content to its size, from MIN_BOMB_BYTES on: data is below 50, a bomb near 1,000."""
+MIN_BOMB_BYTES = 64 * 1024**2
 EXPANSION_STEP_BYTES = 1024**2
 """How much is expanded between two looks at the limit."""
 BYTES_PER_CELL = 8
@@ -94,9 +98,9 @@ def gunzip(data: bytes, *, name: str, limit: int = MAX_EXPANDED_BYTES) -> bytes:
     try:
         for part in _expand(data):
             size += len(part)
-            if size > limit:
+            if size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * len(data)):
                 raise PartitionRejected(
-                    name, "not_readable", f"expands to more than {limit} bytes; split it into smaller files"
+                    name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion"
                 )
             parts.append(part)
     except (zlib.error, EOFError) as exc:
@@ -230,9 +234,7 @@ def _read_parquet(data: bytes, name: str, columns: Sequence[str]) -> pl.DataFram
         require_columns(name, columns, found)
         rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
         if rows * len(found) * BYTES_PER_CELL > MAX_EXPANDED_BYTES:
-            raise PartitionRejected(
-                name, "not_readable", f"expands to more than {MAX_EXPANDED_BYTES} bytes; split it into smaller files"
-            )
+            raise PartitionRejected(name, "too_large", f"expands to more than {MAX_EXPANDED_BYTES} bytes")
         frame = pl.read_parquet(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as exc:
         _unreadable(name, "is not a readable Parquet file; was the upload cut off?", exc)

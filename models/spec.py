@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from models.errors import bounded
 from models.feature_columns import FeatureColumn, feature_columns
 from models.metric_names import HIGHER_IS_BETTER, METRICS_OF
+from models.promotion import Promotion
 from models.spec_lines import Loader, SpecError, line_at, refuse_duplicates
 from models.spec_parts import (
     NUMBERS,
@@ -36,6 +37,7 @@ from models.spec_parts import (
     Part,
     Quality,
     Quiet,
+    Schedule,
     Task,
     Training,
     Validation,
@@ -47,7 +49,7 @@ __all__ = ["Column", "ColumnType", "Gate", "Label", "PipelineSpec", "SpecError",
 RESERVED_COLUMNS = frozenset({"features", "probability", "value"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
 SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
-DATA_VERSION = 2
+DATA_VERSION = 3
 """Raised when cells are read, checked or counted in another way than before, so that partitions are cleaned anew."""
 LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
     "binary": frozenset({"integer", "number", "boolean"}),
@@ -72,7 +74,7 @@ OBJECTIVES: Mapping[Task, tuple[Objective, ...]] = {
 """The losses of each task, its usual one first. All of them are exported exactly."""
 COLUMN_TYPES: frozenset[ColumnType] = frozenset({"number", "integer", "boolean", "category", "timestamp", "text"})
 SLICE_TYPES: frozenset[ColumnType] = frozenset({"category", "text", "boolean", "integer"})
-NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "slices"})
+NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "schedule", "slices"})
 
 
 class PipelineSpec(Part):
@@ -108,8 +110,11 @@ class PipelineSpec(Part):
     slices: Names = ()
     """Category, boolean, integer and text columns: both models are judged for each of their values, too."""
     gate: Gate = Gate()
-    promotion: Literal["automatic"] = "automatic"
+    promotion: Promotion = Promotion()
+    """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
+    schedule: Schedule | None = None
+    """Retraining by the clock; without it only uploads bring it about."""
 
     @field_validator("name")
     @classmethod

@@ -318,6 +318,13 @@ class Gate(Part):
     """Largest size of the graph, in megabytes."""
 
 
+class Schedule(Part):
+    """Retraining by the clock, beside what uploads bring about."""
+
+    hours: float = Field(ge=0.25, le=8_784)
+    """A run is forced when the latest one ended so long ago, also without new data."""
+
+
 class Quiet(Part):
     """How long a run waits for more uploads before it claims what is there."""
 

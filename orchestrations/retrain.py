@@ -6,36 +6,31 @@ Deterministic: no clock but the context's, no environment, no I/O. Every figure 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from azure.durable_functions import DurableOrchestrationContext, RetryOptions
+from azure.durable_functions import DurableOrchestrationContext
 
 from activities import contracts
 from activities.contracts import (
-    STEPS,
     BatchRequest,
     Claimed,
     Done,
     Finish,
     Fitted,
     Judged,
-    Payload,
     RetrainRequest,
     RunRef,
     Settled,
     Uploads,
 )
+from orchestrations.steps import TRAIN_LIMIT, Progress, call, fan_out, short
 
-type Step = Generator[Any, Any, dict[str, Any]]
+__all__ = ["FAN_OUT", "FORCE", "RETRAIN", "fan_out", "instance_id", "quiet_until", "retrain"]
 
 RETRAIN, FAN_OUT = "retrain", "fan_out"
-
-RETRY = RetryOptions(first_retry_interval_in_milliseconds=5_000, max_number_of_attempts=10)
-"""For steps that meet storage: a throttled account or a failover is over within a minute, most often in seconds."""
-REGISTRY_RETRY = RetryOptions(first_retry_interval_in_milliseconds=10_000, max_number_of_attempts=60)
-"""For steps that meet the registry: a server that restarts or is upgraded is back within ten minutes."""
+FORCE = "force"
+"""The external event that a forced retrain raises when an instance is under way."""
 
 
 def instance_id(pipeline: str) -> str:
@@ -43,87 +38,69 @@ def instance_id(pipeline: str) -> str:
     return f"retrain-{pipeline}"
 
 
-@dataclass
-class Progress:
-    """The custom status of a run, and how long each step took."""
-
-    context: DurableOrchestrationContext
-    run: str
-    seconds: list[float] = field(default_factory=list)
-    since: datetime | None = None
-
-    def enter(self, step: str, *, done: int = 0, total: int = 0) -> None:
-        """Says that `step` begins, and so that the one before it has ended."""
-        now: datetime = self.context.current_utc_datetime
-        if self.since is not None:
-            self.seconds.append(round((now - self.since).total_seconds(), 3))
-        self.since = now
-        self.show(step, done=done, total=total)
-
-    def show(self, step: str, *, done: int, total: int) -> None:
-        self.context.set_custom_status(
-            {
-                "run": self.run,
-                "step": step,
-                "index": STEPS.index(step) + 1,
-                "steps": len(STEPS),
-                "done": done,
-                "total": total,
-                "since": self.since.isoformat() if self.since else "",
-            }
-        )
-
-
 def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any] | None]:
-    """Waits for quiet, then makes one run; continues as new while partitions keep coming."""
+    """Waits for quiet, then makes one run; continues as new while partitions keep coming, or when a run was forced."""
     request = RetrainRequest.from_dict(context.get_input(dict))
     started: datetime = context.current_utc_datetime
-    run = RunRef(
-        request.pipeline,
-        run=f"{started:%Y%m%dT%H%M%S}-{str(context.new_uuid())[:8]}",
-        started=started.isoformat(),
-        force=request.force,
-    )
-    progress = Progress(context, run.run)
+    name = f"{started:%Y%m%dT%H%M%S}-{str(context.new_uuid())[:8]}"
+    progress = Progress(context, name, started.isoformat())
     progress.enter("quiet")
-    uploads = yield from _settle_down(context, request)
+    forced = context.wait_for_external_event(FORCE, str)
+    uploads = yield from _settle_down(context, request, progress, forced)
+    force = request.force or forced.is_completed
+    run = RunRef(request.pipeline, run=name, started=started.isoformat(), force=force, hub=request.hub)
     if uploads.problem:
-        return {"run": run.run, "outcome": "failed", "sentence": uploads.problem}
-    if not uploads.pending and not request.force:
-        return {"run": run.run, "outcome": "nothing_to_do", "sentence": "Nothing is pending."}
-    try:
-        settled, outcome = yield from _run(context, run, progress)
-    except Exception as exc:
-        finish = Finish(run.pipeline, run.run, run.started, "failed", _short(str(exc)), tuple(progress.seconds))
-        yield from _call(context, contracts.ABANDON, finish)
-        raise
-    if settled.pending:
-        context.continue_as_new(RetrainRequest(request.pipeline).to_dict())
+        return {"run": name, "outcome": "failed", "sentence": uploads.problem, "mistake": True}
+    if uploads.pending or force or request.stale:
+        settled, outcome = yield from _guarded(context, run, progress)
+    else:
+        settled, outcome = Settled(0), {"run": name, "outcome": "nothing_to_do", "sentence": "Nothing is pending."}
+    again = yield from _forced_meanwhile(context, forced)
+    if settled.pending or settled.stale or again:
+        next_request = RetrainRequest(request.pipeline, force=again, stale=settled.stale, hub=request.hub)
+        context.continue_as_new(next_request.to_dict())
         return None
     return outcome
 
 
-def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
-    """One activity call for each item of a batch, all at once."""
-    batch = BatchRequest.from_dict(context.get_input(dict))
-    items = [contracts.ItemRef(batch.pipeline, batch.run, batch.batch, index) for index in range(batch.size)]
-    yield context.task_all(
-        [context.call_activity_with_retry(batch.activity, RETRY, item.to_dict(), dict) for item in items]
-    )
-    return batch.size
+def _guarded(
+    context: DurableOrchestrationContext, run: RunRef, progress: Progress
+) -> Generator[Any, Any, tuple[Settled, dict[str, Any]]]:
+    """The run; what it has claimed is given back when it fails."""
+    try:
+        return (yield from _run(context, run, progress))
+    except Exception as exc:
+        yield from call(context, progress, contracts.ABANDON, _finish(run, progress, "failed", short(str(exc))))
+        raise
 
 
-def _settle_down(context: DurableOrchestrationContext, request: RetrainRequest) -> Generator[Any, Any, Uploads]:
-    """Waits until uploads have been quiet, or the longest wait is over."""
+def _forced_meanwhile(context: DurableOrchestrationContext, forced: Any) -> Generator[Any, Any, bool]:
+    """Whether somebody asked for a forced run since this one left its quiet period."""
+    late = context.wait_for_external_event(FORCE, str) if forced.is_completed else forced
+    timer = context.create_timer(context.current_utc_datetime)
+    winner = yield context.task_any([late, timer])
+    if winner is timer:
+        return False
+    timer.cancel()
+    return True
+
+
+def _settle_down(
+    context: DurableOrchestrationContext, request: RetrainRequest, progress: Progress, forced: Any
+) -> Generator[Any, Any, Uploads]:
+    """Waits until uploads have been quiet, or the longest wait is over, or somebody forces the run."""
     since: datetime = context.current_utc_datetime
     while True:
-        uploads = Uploads.from_dict((yield from _call(context, contracts.LOOK, request)))
-        if not uploads.pending or request.force:
+        uploads = Uploads.from_dict((yield from call(context, progress, contracts.LOOK, request)))
+        if not uploads.pending or request.force or forced.is_completed:
             return uploads
         until = quiet_until(uploads, since=since)
         if until <= context.current_utc_datetime:
             return uploads
-        yield context.create_timer(until)
+        timer = context.create_timer(until)
+        winner = yield context.task_any([timer, forced])
+        if winner is not timer:
+            timer.cancel()
 
 
 def quiet_until(uploads: Uploads, *, since: datetime) -> datetime:
@@ -140,88 +117,82 @@ def _run(
     context: DurableOrchestrationContext, run: RunRef, progress: Progress
 ) -> Generator[Any, Any, tuple[Settled, dict[str, Any]]]:
     progress.enter("claim")
-    claimed = Claimed.from_dict((yield from _call(context, contracts.CLAIM, run)))
+    claimed = Claimed.from_dict((yield from call(context, progress, contracts.CLAIM, run)))
     outcome, sentence = yield from _steps(context, run, claimed, progress)
     progress.enter("settle")
-    finish = Finish(run.pipeline, run.run, run.started, outcome, sentence, tuple(progress.seconds))
-    settled = Settled.from_dict((yield from _call(context, contracts.SETTLE, finish)))
+    finish = _finish(run, progress, outcome, sentence)
+    settled = Settled.from_dict((yield from call(context, progress, contracts.SETTLE, finish)))
     return settled, {"run": run.run, "outcome": outcome, "sentence": sentence}
+
+
+def _finish(run: RunRef, progress: Progress, outcome: str, sentence: str) -> Finish:
+    return Finish(
+        run.pipeline,
+        run.run,
+        run.started,
+        outcome,
+        sentence,
+        seconds=tuple(progress.seconds),
+        busy=tuple(progress.busy),
+        executions=progress.executions,
+    )
 
 
 def _steps(
     context: DurableOrchestrationContext, run: RunRef, claimed: Claimed, progress: Progress
 ) -> Generator[Any, Any, tuple[str, str]]:
     """From the claimed partitions to a promoted or rejected version: (outcome, sentence)."""
-    yield from _wave(
-        context, run, progress, step="validate", activity=contracts.VALIDATE, todo=claimed.todo, batches=claimed.batches
-    )
+    yield from _wave(context, run, progress, "validate", contracts.VALIDATE, claimed)
     progress.enter("profile")
-    fitted = Fitted.from_dict((yield from _call(context, contracts.FIT, run)))
+    fitted = Fitted.from_dict((yield from call(context, progress, contracts.FIT, run)))
     if fitted.ended:
         return fitted.ended, fitted.sentence
-    yield from _wave(
-        context, run, progress, step="features", activity=contracts.TRANSFORM, todo=fitted.todo, batches=fitted.batches
-    )
-    progress.enter("train")
-    trained = Done.from_dict((yield from _call(context, contracts.TRAIN, run)))
-    if trained.ended:
-        return trained.ended, trained.sentence
-    progress.enter("export")
-    exported = Done.from_dict((yield from _call(context, contracts.EXPORT, run)))
-    if exported.ended:
-        return exported.ended, exported.sentence
+    yield from _wave(context, run, progress, "features", contracts.TRANSFORM, fitted)
+    for step, activity in (("train", contracts.TRAIN), ("export", contracts.EXPORT)):
+        progress.enter(step)
+        done = Done.from_dict((yield from call(context, progress, activity, run, limit=TRAIN_LIMIT)))
+        if done.ended:
+            return done.ended, done.sentence
     progress.enter("evaluate")
-    yield from _call(context, contracts.EVALUATE, run)
+    yield from call(context, progress, contracts.EVALUATE, run)
     progress.enter("gate")
-    judged = Judged.from_dict((yield from _call(context, contracts.JUDGE, run)))
+    judged = Judged.from_dict((yield from call(context, progress, contracts.JUDGE, run)))
     progress.enter("register")
-    yield from _call(context, contracts.REGISTER, run, REGISTRY_RETRY)
+    yield from call(context, progress, contracts.REGISTER, run)
     progress.enter("promote")
     if not judged.promote:
         return "kept", judged.sentence
-    promoted = Done.from_dict((yield from _call(context, contracts.PROMOTE, run)))
+    promoted = Done.from_dict((yield from call(context, progress, contracts.PROMOTE, run)))
     if promoted.ended:
         return promoted.ended, promoted.sentence
     try:
-        yield from _call(context, contracts.ALIGN, run, REGISTRY_RETRY)
+        yield from call(context, progress, contracts.ALIGN, run)
     except Exception as exc:
         # The model is live: a registry that is away for long may not make a failure of that.
-        return "promoted", _short(f"{judged.sentence} The registry's aliases are behind: {exc}")
+        return "promoted", short(f"{judged.sentence} The registry's aliases are behind: {exc}")
     return "promoted", judged.sentence
-
-
-def _call(context: DurableOrchestrationContext, activity: str, payload: Payload, retry: RetryOptions = RETRY) -> Step:
-    result: dict[str, Any] = yield context.call_activity_with_retry(activity, retry, payload.to_dict(), dict)
-    return result
 
 
 def _wave(
     context: DurableOrchestrationContext,
     run: RunRef,
     progress: Progress,
-    *,
     step: str,
     activity: str,
-    todo: int,
-    batches: int,
+    work: Claimed | Fitted,
 ) -> Generator[Any, Any]:
-    """Fans `todo` items out in sub-orchestrations, and shows how many batches' items are done."""
-    progress.enter(step, total=todo)
-    sizes = [min(contracts.BATCH_SIZE, todo - number * contracts.BATCH_SIZE) for number in range(batches)]
+    """Fans the work's items out in sub-orchestrations, and shows how many batches' items are done."""
+    progress.enter(step, total=work.todo)
+    sizes = [min(contracts.BATCH_SIZE, work.todo - number * contracts.BATCH_SIZE) for number in range(work.batches)]
     open_tasks = [
         context.call_sub_orchestrator(
-            FAN_OUT, BatchRequest(activity, run.pipeline, run.run, number, size).to_dict(), expected_type=int
+            FAN_OUT, BatchRequest(activity, run.pipeline, run.run, number, size).to_dict(), expected_type=dict
         )
         for number, size in enumerate(sizes)
     ]
-    done = 0
     while open_tasks:
         finished = yield context.task_any(open_tasks)
         open_tasks.remove(finished)
-        # Yielding a finished task gives its result, or raises what made it fail.
-        done += yield finished
-        progress.show(step, done=done, total=todo)
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[: contracts.MAX_SENTENCE_CHARACTERS]
+        answer = yield finished
+        progress.worked(answer["seconds"], answer["executions"])
+        progress.show(done=progress.done + answer["size"])

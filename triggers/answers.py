@@ -11,16 +11,39 @@ from typing import Any, cast
 
 import azure.functions as func
 
+from activities.pointing import DoesNotServe, PointerMoved
+from activities.rollback import NothingToRollBack
+from activities.waiting import AlreadyDecided, NothingWaits
 from adapters.blobs import BlobNotFound, StorageUnavailable
 from adapters.ledger import LedgerError
+from adapters.mlflow_webhook import WebhookRefused
+from adapters.registry import RegistryError
 from adapters.specs import UnknownPipeline
 from models.errors import RatchetError
+from triggers import services
+from triggers.runs import NotUnderWay, RunsKeepEnding
 
-UNAVAILABLE = 503
+UNAVAILABLE, CONFLICT, BAD_REQUEST, NOT_FOUND, FORBIDDEN = 503, 409, 400, 404, 403
 RETRY_AFTER_SECONDS = "5"
+
+
+class BadRequest(RatchetError):
+    """A management request that cannot be understood."""
+
+
 STATUSES: tuple[tuple[type[RatchetError], int], ...] = (
-    (UnknownPipeline, 404),
-    (BlobNotFound, 404),
+    (BadRequest, BAD_REQUEST),
+    (UnknownPipeline, NOT_FOUND),
+    (BlobNotFound, NOT_FOUND),
+    (NothingWaits, NOT_FOUND),
+    (WebhookRefused, FORBIDDEN),
+    (NotUnderWay, CONFLICT),
+    (AlreadyDecided, CONFLICT),
+    (DoesNotServe, CONFLICT),
+    (NothingToRollBack, CONFLICT),
+    (PointerMoved, CONFLICT),
+    (RunsKeepEnding, UNAVAILABLE),
+    (RegistryError, UNAVAILABLE),
     (StorageUnavailable, UNAVAILABLE),
     (LedgerError, UNAVAILABLE),
 )
@@ -34,6 +57,26 @@ def worker_headers() -> dict[str, str]:
 def answer_json(document: Any, *, status: int = 200) -> func.HttpResponse:
     body = json.dumps(document, allow_nan=False)
     return func.HttpResponse(body, status_code=status, mimetype="application/json", headers=worker_headers())
+
+
+def known_pipeline(req: func.HttpRequest) -> str:
+    """The pipeline of the route. Raises UnknownPipeline."""
+    pipeline: str = req.route_params["pipeline"]
+    names = services.specs().names()
+    if pipeline not in names:
+        raise UnknownPipeline(pipeline, names)
+    return pipeline
+
+
+def read_object(req: func.HttpRequest) -> dict[str, Any]:
+    """The JSON object of the body; an empty one for no body. Raises BadRequest."""
+    try:
+        document = json.loads(req.get_body() or b"{}")
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest("the body is not JSON") from exc
+    if not isinstance(document, dict):
+        raise BadRequest("the body is not a JSON object")
+    return document
 
 
 def answering[**P, R](handler: Callable[P, R]) -> Callable[P, R]:

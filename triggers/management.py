@@ -6,22 +6,28 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 
+from activities.contracts import Finish
 from activities.live import read_champion
+from activities.settle import abandon
+from activities.waiting import read_waiting
 from activities.workspace import record_path
 from adapters.blobs import BlobNotFound
 from adapters.ledger import TRANSITIONS
-from adapters.specs import UnknownPipeline
 from models.errors import bounded
 from triggers import services
-from triggers.answers import answer_json, answering
-from triggers.runs import ACTIVE, ensure_run, run_status
+from triggers.answers import BadRequest, answer_json, answering, known_pipeline
+from triggers.runs import ACTIVE, ensure_run, force_run, run_status, stop_run
 
 blueprint = df.Blueprint()
+
+FLAGS = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
+"""What a query parameter may say. Given without a value (`?force`) it is true."""
 
 
 @blueprint.function_name("list_pipelines")
@@ -41,13 +47,15 @@ def list_pipelines(req: func.HttpRequest) -> func.HttpResponse:
 async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
     """Champion, partitions by state, the run under way with its progress, how the last one ended.
 
-    `problem` is what made the latest attempt fail, with or without a run's record, or null.
+    `problem` is what is wrong with the pipeline's file now, or else what made the latest attempt fail, or null.
     """
-    pipeline = _known(req)
+    pipeline = known_pipeline(req)
     status = await run_status(client, pipeline)
     active = status is not None and status["runtime"] in ACTIVE
     run = _progress(status["progress"]) if status is not None and active else None
-    problem = None if status is None or active else _problem(status)
+    problem = await asyncio.to_thread(_mistake, pipeline)
+    if problem is None and status is not None and not active:
+        problem = _problem(status)
     return answer_json(
         {"pipeline": pipeline, "run": run, "problem": problem, **await asyncio.to_thread(_stored, pipeline)}
     )
@@ -58,7 +66,7 @@ async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationCl
 @answering
 def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Finished runs, oldest first."""
-    pipeline = _known(req)
+    pipeline = known_pipeline(req)
     return answer_json({"runs": [_summary(pipeline, run) for run in _runs(pipeline)]})
 
 
@@ -67,7 +75,7 @@ def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 @answering
 def show_run(req: func.HttpRequest) -> func.HttpResponse:
     """The record of a finished run."""
-    pipeline, run = _known(req), req.route_params["run"]
+    pipeline, run = known_pipeline(req), req.route_params["run"]
     return answer_json(_record(pipeline, run))
 
 
@@ -77,18 +85,34 @@ def show_run(req: func.HttpRequest) -> func.HttpResponse:
 @answering
 async def retrain_now(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
     """Asks for a run, with `?force=true` even when nothing new waits."""
-    pipeline = _known(req)
-    force = req.params.get("force", "").lower() in {"1", "true", "yes"}
-    started = await ensure_run(client, pipeline, force=force)
-    return answer_json({"pipeline": pipeline, "started": started, "force": force and started}, status=202)
+    pipeline = known_pipeline(req)
+    force = _flag(req, "force")
+    started = await (force_run(client, pipeline) if force else ensure_run(client, pipeline))
+    return answer_json({"pipeline": pipeline, "started": started, "force": force}, status=202)
 
 
-def _known(req: func.HttpRequest) -> str:
-    pipeline: str = req.route_params["pipeline"]
-    names = services.specs().names()
-    if pipeline not in names:
-        raise UnknownPipeline(pipeline, names)
-    return pipeline
+@blueprint.function_name("cancel_run")
+@blueprint.route("api/pipelines/{pipeline}/runs/{run}/cancel", methods=["POST"])
+@blueprint.durable_client_input(client_name="client")
+@answering
+async def cancel_run(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
+    """Ends the run under way without a model; its partitions go back to waiting. 409 when it is not under way.
+
+    A step that has begun comes to its end, and nobody waits for it.
+    """
+    pipeline, run = known_pipeline(req), req.route_params["run"]
+    started = await stop_run(client, pipeline, run)
+    finish = Finish(pipeline, run, started, "cancelled", "Cancelled on request.")
+    await asyncio.to_thread(abandon, finish, services.dependencies())
+    return answer_json({"pipeline": pipeline, "run": run, "outcome": "cancelled"})
+
+
+def _flag(req: func.HttpRequest, name: str) -> bool:
+    """A query parameter that is true or false; absent is false. Raises BadRequest."""
+    value = req.params.get(name, "false").strip().lower()
+    if value not in FLAGS:
+        raise BadRequest(f"{name}={bounded(value, 40)} means nothing; write {name}=true or {name}=false")
+    return FLAGS[value]
 
 
 def _stored(pipeline: str) -> dict[str, Any]:
@@ -96,7 +120,8 @@ def _stored(pipeline: str) -> dict[str, Any]:
     runs = _runs(pipeline)
     return {
         "champion": _champion(pipeline),
-        "partitions": {state: counts[state] for state in TRANSITIONS},
+        "waiting": _waiting(pipeline),
+        "partitions": {state: counts[state] for state in TRANSITIONS if state != "superseded"},
         "last_run": _summary(pipeline, runs[-1]) if runs else None,
     }
 
@@ -116,11 +141,30 @@ def _champion(pipeline: str) -> dict[str, Any] | None:
     }
 
 
+def _waiting(pipeline: str) -> dict[str, Any] | None:
+    """The challenger that waits for approval or for its window, if there is one."""
+    found = read_waiting(pipeline, services.dependencies())
+    return asdict(found[0]) if found is not None and found[0].open else None
+
+
+def _mistake(pipeline: str) -> str | None:
+    """What is wrong with the pipeline's file as it is now."""
+    from models.spec import SpecError
+
+    try:
+        services.specs().load(pipeline)
+    except SpecError as exc:
+        return bounded(exc)
+    return None
+
+
 def _problem(status: Mapping[str, Any]) -> str | None:
+    """What made the latest attempt fail. A mistake in the file that it met may have been mended: see _mistake."""
     output = status["output"]
     if status["runtime"] == "Failed":
         return bounded(output)
-    return str(output["sentence"]) if isinstance(output, dict) and output.get("outcome") == "failed" else None
+    failed = isinstance(output, dict) and output.get("outcome") == "failed" and not output.get("mistake")
+    return str(output["sentence"]) if failed else None
 
 
 def _progress(custom: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -133,9 +177,10 @@ def _progress(custom: Mapping[str, Any] | None) -> dict[str, Any]:
             "done": 0,
             "total": 0,
             "since": None,
+            "problem": "",
             "waiting": True,
         }
-    named = {name: custom[name] for name in ("step", "index", "steps", "done", "total", "since")}
+    named = {name: custom[name] for name in ("step", "index", "steps", "done", "total", "since", "problem")}
     return {"id": custom["run"], **named, "waiting": custom["step"] == "quiet"}
 
 

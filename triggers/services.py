@@ -13,6 +13,7 @@ from activities.dependencies import Dependencies
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
+from adapters.outbox import Outbox
 from adapters.registry import Registry
 from adapters.settings import Settings, read_settings
 from adapters.specs import SpecFiles
@@ -50,10 +51,17 @@ def registry() -> Registry:
 
 @cache
 def events() -> EventPublisher:
+    """What the app tells. Without a topic nobody listens, and nothing has to wait for anybody."""
+    return outbox() or NoListeners()
+
+
+@cache
+def outbox() -> Outbox | None:
     chosen = settings()
     if chosen.events_topic_endpoint is None:
-        return NoListeners()
-    return TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
+        return None
+    topic = TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
+    return Outbox(blobs(), topic)
 
 
 @cache
@@ -68,7 +76,14 @@ def dependencies() -> Dependencies:
     # away, and training becomes many times slower.
     threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
     return Dependencies(
-        blobs=blobs(), ledger=ledger(), registry=registry, events=events(), specs=specs(), threads=threads
+        blobs=blobs(),
+        ledger=ledger(),
+        registry=registry,
+        events=events(),
+        specs=specs(),
+        threads=threads,
+        cache_days=settings().cache_days,
+        pricing=settings().pricing,
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -16,6 +16,8 @@ import azure.functions as func
 from activities.dependencies import utc_now
 from activities.uploads import TRAINING, is_upload
 from adapters.ledger import Sighting
+from adapters.telemetry import count_dropped_event
+from models.errors import bounded
 from triggers import services
 from triggers.runs import ensure_run
 
@@ -24,11 +26,23 @@ log = logging.getLogger("ratchet.uploads")
 
 SUBJECT = re.compile(rf"^/blobServices/default/containers/{TRAINING}/blobs/(?P<path>(?P<pipeline>[^/]+)/.+)$")
 CREATED, DELETED = "Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobDeleted"
+RENAMED = "Microsoft.Storage.BlobRenamed"
+"""On hierarchical accounts: the subject is the new name, and the old one is in `sourceUrl`."""
+
+
+Reason = Literal["type", "container", "account", "name", "placeholder", "no content", "pipeline"]
+"""Why an event is dropped: about another kind of thing, another container or account, a name that no upload has, a
+folder, a file that is only just made, a prefix that no pipeline has."""
+MAX_NAME_CHARACTERS = 1024
+"""Azure's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobNews:
-    """What an event says about a blob of a pipeline. Its name comes from the subject; an event's URL is not used."""
+    """What an event says about a blob of a pipeline. Its name comes from the subject; an event's URL is not used.
+
+    `former` is the name that it had before, or ''; of that URL, too, only the checked name is taken.
+    """
 
     kind: Literal["created", "deleted"]
     pipeline: str
@@ -36,25 +50,53 @@ class BlobNews:
     etag: str
     size: int
     sequencer: str
+    former: str = ""
 
 
-def read_event(event_type: str, subject: str, data: Mapping[str, Any]) -> BlobNews | None:
-    """The news in an event, or None when it is about something else (another container, a placeholder, a directory)."""
+def read_event(
+    event_type: str, subject: str, data: Mapping[str, Any], *, source: str = "", account: str = ""
+) -> BlobNews | Reason:
+    """The news in an event, or why it is dropped.
+
+    `source` is the resource that the event names (an event's topic, a CloudEvent's source); it is compared with
+    `account` where both are known.
+    """
+    if event_type not in {CREATED, DELETED, RENAMED}:
+        return "type"
     match = SUBJECT.match(unquote(subject))
-    if match is None or event_type not in {CREATED, DELETED} or not is_upload(match["path"]):
-        return None
+    if match is None:
+        return "container"
+    if account and "/storageaccounts/" in source.lower() and source.lower().rpartition("/")[2] != account.lower():
+        return "account"
+    if not is_upload(match["path"]):
+        return "placeholder"
+    if not _is_allowed(match["path"]):
+        return "name"
     size = int(data.get("contentLength") or 0)
     if event_type == CREATED and data.get("api") == "CreateFile" and size == 0:
         # On hierarchical accounts a file is made empty first and flushed later; only the flush is data.
-        return None
+        return "no content"
     return BlobNews(
-        kind="created" if event_type == CREATED else "deleted",
+        kind="deleted" if event_type == DELETED else "created",
         pipeline=match["pipeline"],
         path=match["path"],
         etag=str(data.get("eTag") or "").strip('"'),
         size=size,
         sequencer=str(data.get("sequencer") or ""),
+        former=_former(str(data.get("sourceUrl") or ""), match["pipeline"]) if event_type == RENAMED else "",
     )
+
+
+def _former(url: str, pipeline: str) -> str:
+    """The name that a renamed blob had, if it was one of this pipeline's, or ''. The sweep finds the others."""
+    path = unquote(urlsplit(url).path).partition(f"/{TRAINING}/")[2]
+    return path if path.startswith(f"{pipeline}/") and is_upload(path) and _is_allowed(path) else ""
+
+
+def _is_allowed(path: str) -> bool:
+    """Names that storage would not take, or that mean another place, come from nobody's upload."""
+    steps = path.split("/")
+    return path.isprintable() and len(path) <= MAX_NAME_CHARACTERS and not {".", ".."} & set(steps)
 
 
 @blueprint.function_name("on_training_blob")
@@ -65,11 +107,26 @@ async def on_training_blob(event: func.EventGridEvent, client: df.DurableOrchest
 
     Storage calls block, so they run beside the event loop, which also answers predictions.
     """
+    await handle(event, client)
+
+
+async def handle(event: func.EventGridEvent, client: df.DurableOrchestrationClient) -> None:
+    """Records the event, or drops it for a counted reason."""
     # azure-functions hands over an EventGridEvent or a CloudEvent, by the delivery's schema.
     event_type = getattr(event, "event_type", None) or getattr(event, "type", "")
-    news = read_event(str(event_type), str(event.subject or ""), event.get_json() or {})
-    if news is None or news.pipeline not in services.specs().names():
-        log.info("dropped an event that concerns no pipeline: %s", event.subject)
+    source = getattr(event, "topic", None) or getattr(event, "source", "")
+    news = read_event(
+        str(event_type),
+        str(event.subject or ""),
+        event.get_json() or {},
+        source=str(source),
+        account=services.settings().account,
+    )
+    if isinstance(news, BlobNews) and news.pipeline not in services.specs().names():
+        news = "pipeline"
+    if not isinstance(news, BlobNews):
+        count_dropped_event(news)
+        log.info("dropped an event (%s): %s", news, bounded(event.subject, 200))
         return
     await asyncio.to_thread(record, news)
     if news.kind == "created":
@@ -80,6 +137,8 @@ async def on_training_blob(event: func.EventGridEvent, client: df.DurableOrchest
 def record(news: BlobNews) -> None:
     """Writes the ledger row."""
     ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
+    if news.former:
+        ledger.forget(news.pipeline, news.former, sequencer="", now=now)
     if news.kind == "deleted":
         ledger.forget(news.pipeline, news.path, sequencer=news.sequencer, now=now)
     else:

@@ -1,4 +1,5 @@
-"""Runs orchestrations, activities, timers and entities of a task hub, one transaction per work item.
+"""Runs what a task hub has to do, one transaction per work item: episodes of orchestrations, timers, and what the
+modules beside this one do for entities and activities.
 
 An instance is never in two episodes at once: whoever has a message for it marks it dirty, and one pump per instance
 works until it is clean. After a restart everything that has messages or waiting activities goes on.
@@ -12,60 +13,36 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
+from devhost.durable.activities import Activities
+from devhost.durable.control import Control
+from devhost.durable.entities import Entities
+from devhost.durable.errors import InvalidAction
+from devhost.durable.functions import Functions
 from devhost.durable.history import STATUSES, Event, Kind, event, parse_timestamp, timestamp
-from devhost.durable.replay import Ending, InvalidAction, Schedule, replay
+from devhost.durable.http_call import HttpCalls
+from devhost.durable.replay import Ending, Schedule, replay
 from devhost.durable.store import ActivityItem, Instance, Parent, Store, compact
-from devhost.errors import DevhostError
-from devhost.protocol import Datum, FunctionInfo, Invocation, Invoker, Outcome
+from devhost.durable.trying import until_it_works
+from devhost.durable.versions import MISMATCH, Versions
+from devhost.protocol import FunctionInfo, Invoker, Outcome
 
 log = logging.getLogger("devhost.durable")
 
 LABEL = "\n\n$OutOfProcData$:"
 """Before the state that a failed orchestrator's error text carries."""
-WORKER_LOST = ("WorkerDied", "NoWorker")
-MAX_LOST = 10
-"""How often a work item whose worker died is run again before it counts as what kills them."""
-RETRY_SECONDS = 0.5
-"""Pause before an episode that failed inside the host is tried again."""
+LONGEST_TIMER, TIMER_INTERVAL = "6.00:00:00", "3.00:00:00"
+"""Time spans of .NET: what the SDK makes several timers of, and how long those are."""
 LONGEST_GATHERING = 0.1
 LONGEST_SLEEP = 3600.0
-FORBIDDEN = "/\\#?"
-
-type Role = Literal["orchestrator", "activity", "entity"]
-_TRIGGERS: Mapping[str, tuple[Role, str]] = {
-    "orchestrationtrigger": ("orchestrator", "orchestration"),
-    "activitytrigger": ("activity", "activity"),
-    "entitytrigger": ("entity", "entityName"),
-}
-
-
-class NotFound(DevhostError):
-    """No instance of that id."""
-
-
-class Gone(DevhostError):
-    """The instance has ended."""
-
-
-class AlreadyRunning(DevhostError):
-    """An instance of that id is running."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Function:
-    """Where a durable function is, and what its trigger's parameter is called."""
-
-    id: str
-    parameter: str
 
 
 class Engine:
-    """One asyncio loop owns it; its methods are not thread-safe."""
+    """One asyncio loop owns it; its methods are not thread-safe. `control` and `entities` are for clients."""
 
     def __init__(
         self,
@@ -75,11 +52,16 @@ class Engine:
         *,
         max_orchestrators: int,
         max_activities: int,
+        versions: Versions,
     ) -> None:
-        self.store, self._invoker = store, invoker
-        self._functions = _by_role(functions)
+        self.store, self._versions = store, versions
+        self._functions = Functions(invoker, functions)
+        self._http = HttpCalls()
+        self._activities = Activities(store, self._functions, self._http, self.wake, limit=max_activities)
+        self.entities = Entities(store, self._functions, self.wake)
+        self.control = Control(store, self._functions, self.wake, default_version=versions.default)
         self._orchestrators = asyncio.Semaphore(max_orchestrators)
-        self._activities = asyncio.Semaphore(max_activities)
+        self._refused: set[str] = set()
         self._pumping: set[str] = set()
         self._dirty: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,11 +73,11 @@ class Engine:
 
     def start(self) -> None:
         """Takes up what a former process left."""
-        self._spawn(self._run_timers())
+        self._spawn(until_it_works(self._run_timers, "the timers"))
         for instance in self.store.with_messages():
             self.wake(instance)
         for item in self.store.activities():
-            self._spawn(self._run_activity(item))
+            self._spawn(self._activities.run(item))
 
     async def stop(self) -> None:
         """Cancels what runs; the store has everything that a next start needs."""
@@ -103,6 +85,7 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -114,7 +97,7 @@ class Engine:
         if self._stopping:
             return
         self._dirty.add(instance)
-        if instance not in self._pumping and not self._stopping:
+        if instance not in self._pumping:
             self._pumping.add(instance)
             self._spawn(self._pump(instance))
 
@@ -124,13 +107,8 @@ class Engine:
                 self._dirty.discard(instance)
                 began = time.monotonic()
                 async with self._orchestrators:
-                    try:
-                        await (self._entity(instance) if instance.startswith("@") else self._episode(instance))
-                    except Exception:
-                        # A bug here or a full disk: the messages are still in the inbox, so nothing is lost.
-                        log.exception("an episode of %s failed in the host; it is tried again", instance)
-                        self._dirty.add(instance)
-                        await asyncio.sleep(RETRY_SECONDS)
+                    work = self.entities.work if instance.startswith("@") else self._episode
+                    await until_it_works(partial(work, instance), f"an episode of {instance}")
                 if instance in self._dirty:
                     # A long history takes long to replay. Waiting as long as that took lets more completions come
                     # together, so that a wide fan-in is a few episodes and not one for each activity.
@@ -140,46 +118,7 @@ class Engine:
             if instance in self._dirty:
                 self.wake(instance)
 
-    # Functions.
-
-    def check(self, role: Role, name: str) -> None:
-        """Raises InvalidAction when the app has no such function."""
-        known = self._functions[role]
-        if name.lower() not in known:
-            names = ", ".join(repr(each) for each in known) or "none"
-            raise InvalidAction(
-                f"The function '{name}' doesn't exist, is disabled, or is not an {role} function. Known {role} "
-                f"functions: {names}."
-            )
-
-    async def _invoke(self, role: Role, name: str, value: str, metadata: Mapping[str, Datum] | None = None) -> Outcome:
-        """Calls a function; when a worker dies under it, again."""
-        function = self._functions[role][name.lower()]
-        invocation = Invocation(function.id, [(function.parameter, ("string", value))], metadata or {}, redispatch=True)
-        for _ in range(MAX_LOST):
-            outcome = await self._invoker.invoke(invocation)
-            if outcome.ok or not outcome.error.startswith(WORKER_LOST):
-                break
-        return outcome
-
     # Orchestrations.
-
-    def start_new(self, name: str, instance: str | None, input_: str | None, version: str = "") -> str:
-        """Starts an instance. Raises InvalidAction, AlreadyRunning."""
-        self.check("orchestrator", name)
-        instance = instance or uuid.uuid4().hex
-        if instance.startswith("@") or any(c in FORBIDDEN or ord(c) < ord(" ") for c in instance):
-            raise InvalidAction(
-                f"The instance id {instance!r} cannot be used: it may not begin with @ nor contain / \\ # ? or "
-                "control characters."
-            )
-        there = self.store.instance(instance)
-        if there is not None and not there.finished:
-            raise AlreadyRunning(f"An Orchestration instance with the status {there.status} already exists.")
-        with self.store.transaction():
-            self.store.create(name, instance, input_, version, uuid.uuid4().hex)
-        self.wake(instance)
-        return instance
 
     async def _episode(self, instance_id: str) -> None:
         instance, messages = self.store.instance(instance_id), self.store.inbox(instance_id)
@@ -204,7 +143,20 @@ class Engine:
             with self.store.transaction():
                 self.store.taken(instance_id, last)
             return
-        await self._run_orchestrator(instance, events, last)
+        if self._versions.admits(instance.version):
+            await self._run_orchestrator(instance, events, last)
+        elif self._versions.failure == "Fail":
+            self._commit(instance, last, events, [], Ending("failed", MISMATCH), instance.custom)
+        elif instance_id not in self._refused:
+            self._refused.add(instance_id)
+            log.warning(
+                "%s has version %r, which host.json does not let this host run (defaultVersion %s, "
+                "versionMatchStrategy %s); it waits",
+                instance_id,
+                instance.version,
+                self._versions.default,
+                self._versions.match,
+            )
 
     async def _run_orchestrator(self, instance: Instance, events: list[Event], last: int) -> None:
         if instance.status == "Pending":
@@ -213,14 +165,15 @@ class Engine:
         past = list(self.store.history(instance.id))
         began = event(Kind.ORCHESTRATOR_STARTED)
         history = [*past, began, *events]
-        outcome = await self._invoke("orchestrator", instance.name, compact(_context(instance, history, bool(past))))
+        context = compact(_context(instance, history, bool(past)))
+        outcome = await self._functions.call("orchestrator", instance.name, context)
         current = self.store.instance(instance.id)
         if current is None or current.execution != instance.execution or current.finished:
             return  # purged, replaced or terminated meanwhile
         custom, schedules, ending = instance.custom, list[Schedule](), None
         try:
             state = _state(outcome)
-            schedules, ending = replay(instance.id, instance.execution, history, state, self.check)
+            schedules, ending = replay(instance.id, instance.execution, history, state, self._functions.check)
             if state.get("customStatus") is not None:
                 custom = compact(state["customStatus"])
         except InvalidAction as exc:
@@ -259,7 +212,7 @@ class Engine:
         for other in wake:
             self.wake(other)
         for item in activities:
-            self._spawn(self._run_activity(item))
+            self._spawn(self._activities.run(item))
         if ending is not None and ending.kind != "continued":
             self._ended(instance.id)
 
@@ -284,6 +237,7 @@ class Engine:
 
     def _schedule_sub(self, instance: Instance, schedule: Schedule, wake: set[str]) -> Event:
         input_ = compact(schedule.input) if schedule.input is not None else None
+        version = schedule.version or self._versions.default
         other = self.store.instance(schedule.instance)
         if other is not None and not other.finished:
             reason = f"An Orchestration instance with the status {other.status} already exists."
@@ -293,13 +247,13 @@ class Engine:
         else:
             parent = Parent(instance.id, instance.execution, schedule.id, instance.name)
             execution = uuid.uuid4().hex
-            self.store.create(schedule.name, schedule.instance, input_, schedule.version, execution, parent)
+            self.store.create(schedule.name, schedule.instance, input_, version, execution, parent)
             wake.add(schedule.instance)
         return event(
             Kind.SUB_CREATED,
             schedule.id,
             Name=schedule.name,
-            Version=schedule.version,
+            Version=version,
             InstanceId=schedule.instance,
             Input=input_,
         )
@@ -371,26 +325,6 @@ class Engine:
             return True
         return False
 
-    # Activities, timers, entities.
-
-    async def _run_activity(self, item: ActivityItem) -> None:
-        async with self._activities:
-            if not self.store.has_activity(item.n):
-                return
-            value = item.input if item.input is not None else "null"
-            metadata: dict[str, Datum] = {"instanceId": ("string", item.instance)}
-            outcome = await self._invoke("activity", item.name, value, metadata)
-        if outcome.ok:
-            result = outcome.value[1] if outcome.value is not None else None
-            answer = event(Kind.TASK_COMPLETED, TaskScheduledId=item.task, Result=result)
-        else:
-            reason = f"Activity function '{item.name}' failed: {outcome.error}"
-            answer = event(Kind.TASK_FAILED, TaskScheduledId=item.task, Reason=reason, Details=outcome.traceback)
-        with self.store.transaction():
-            self.store.end_activity(item.n)
-            self.store.send(item.instance, answer, item.execution)
-        self.wake(item.instance)
-
     async def _run_timers(self) -> None:
         while True:
             with self.store.transaction():
@@ -405,153 +339,6 @@ class Engine:
             pause = LONGEST_SLEEP if upcoming is None else min(max(upcoming - time.time(), 0), LONGEST_SLEEP)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._timers_changed.wait(), pause)
-
-    async def _entity(self, entity: str) -> None:
-        messages = self.store.inbox(entity)
-        if not messages:
-            return
-        requests = [message for _, _, message in messages]
-        exists, state = self.store.entity(entity)
-        result = await self._run_entity(entity, requests, exists=exists, state=state)
-        wake: set[str] = set()
-        with self.store.transaction():
-            self.store.taken(entity, messages[-1][0])
-            self.store.set_entity(entity, exists=result["entityExists"], state=result["entityState"])
-            for request, answer in zip(requests, result["results"], strict=True):
-                if request.get("signal"):
-                    continue
-                document = {"result": answer["result"]}
-                if answer["isError"]:
-                    document["exceptionType"] = "Error"
-                raised = event(Kind.EVENT_RAISED, Name=request["id"], Input=compact(document))
-                self.store.send(request["parent"], raised, request.get("parentExecution"))
-                wake.add(request["parent"])
-        for instance in wake:
-            self.wake(instance)
-        if self.store.inbox(entity, limit=1):
-            self._dirty.add(entity)
-
-    async def _run_entity(
-        self, entity: str, requests: Sequence[Event], *, exists: bool, state: str | None
-    ) -> dict[str, Any]:
-        _, name, key = entity.split("@", 2)
-
-        def failed(text: str) -> dict[str, Any]:
-            answers = [{"isError": True, "result": compact(text)} for _ in requests]
-            return {"entityExists": exists, "entityState": state, "results": answers}
-
-        if name not in self._functions["entity"]:
-            return failed(f"Entity function '{name}' does not exist.")
-        batch = [
-            {"name": r["op"], "input": r.get("input") or "null", "isSignal": bool(r.get("signal"))} for r in requests
-        ]
-        context = {"self": {"name": name, "key": key}, "exists": exists, "state": state, "batch": batch}
-        outcome = await self._invoke("entity", name, compact(context))
-        if not outcome.ok or outcome.value is None:
-            return failed(outcome.error)
-        result: dict[str, Any] = json.loads(outcome.value[1])
-        return result
-
-    # What clients ask for.
-
-    def raise_event(self, instance: str, name: str, data: str) -> None:
-        self._tell(instance, event(Kind.EVENT_RAISED, Name=name, Input=data))
-
-    def terminate(self, instance: str, reason: str | None) -> None:
-        self._tell(instance, event(Kind.EXECUTION_TERMINATED, Input=reason))
-
-    def suspend(self, instance: str, reason: str | None) -> None:
-        self._tell(instance, event(Kind.SUSPENDED, Reason=reason))
-
-    def resume(self, instance: str, reason: str | None) -> None:
-        self._tell(instance, event(Kind.RESUMED, Reason=reason))
-
-    def _tell(self, instance: str, message: Event) -> None:
-        """Raises NotFound, Gone."""
-        there = self.existing(instance)
-        if there.finished:
-            raise Gone(f"The instance {instance} has ended ({there.status}).")
-        with self.store.transaction():
-            self.store.send(instance, message)
-        self.wake(instance)
-
-    def existing(self, instance: str) -> Instance:
-        """Raises NotFound."""
-        there = self.store.instance(instance)
-        if there is None:
-            raise NotFound(f"There is no instance {instance}.")
-        return there
-
-    def signal(self, name: str, key: str, operation: str, data: str | None) -> None:
-        """A one-way message to an entity."""
-        entity = f"@{name.lower()}@{key}"
-        with self.store.transaction():
-            self.store.send(entity, {"op": operation, "signal": True, "id": str(uuid.uuid4()), "input": data})
-        self.wake(entity)
-
-    def entity_state(self, name: str, key: str) -> str | None:
-        """JSON text, or None when the entity does not exist."""
-        exists, state = self.store.entity(f"@{name.lower()}@{key}")
-        return state if exists else None
-
-    def restart(self, instance: str, *, with_new_id: bool) -> str:
-        there = self.existing(instance)
-        return self.start_new(there.name, None if with_new_id else instance, there.input, there.version)
-
-    def purge(self, instance: str) -> int:
-        """Instances deleted: running ones are not."""
-        if not self.existing(instance).finished:
-            return 0
-        with self.store.transaction():
-            self.store.purge(instance)
-        return 1
-
-    def rewind(self, instance: str, reason: str | None) -> None:
-        """Lets a failed instance go on from what failed, its failed sub-orchestrations too. Raises NotFound, Gone."""
-        there = self.existing(instance)
-        if there.status != "Failed":
-            raise Gone(f"Only failed instances can be rewound; {instance} is {there.status}.")
-        history, failed_subs = rewound(self.store.history(instance))
-        with self.store.transaction():
-            self.store.rewrite(instance, history)
-            self.store.update(instance, status="Running", output=None, custom=there.custom)
-            self.store.send(instance, event(Kind.GENERIC, Data=f"Rewind: {reason}"), there.execution)
-        self.wake(instance)
-        for sub in failed_subs:
-            child = self.store.instance(sub)
-            if child is not None and child.status == "Failed":
-                self.rewind(sub, reason)
-
-
-def rewound(history: Sequence[Event]) -> tuple[list[Event], list[str]]:
-    """The history without its failures, and the sub-orchestrations that failed. Places are kept: they count."""
-    failures = {Kind.TASK_FAILED, Kind.SUB_FAILED}
-    failed = {entry["TaskScheduledId"] for entry in history if entry["EventType"] in failures}
-    subs: list[str] = []
-    result: list[Event] = []
-    for entry in history:
-        kind = entry["EventType"]
-        if kind == Kind.SUB_CREATED and entry["EventId"] in failed:
-            subs.append(entry["InstanceId"])
-        again = kind == Kind.TASK_SCHEDULED and entry["EventId"] in failed
-        if kind in failures or again or kind == Kind.EXECUTION_COMPLETED:
-            kept = {name: entry[name] for name in ("EventId", "IsPlayed", "Timestamp")}
-            result.append({**kept, "EventType": int(Kind.GENERIC), "Data": f"Rewound: {kind}"})
-        else:
-            result.append(entry)
-    return result, subs
-
-
-def _by_role(functions: Sequence[FunctionInfo]) -> dict[Role, dict[str, _Function]]:
-    roles: dict[Role, dict[str, _Function]] = {"orchestrator": {}, "activity": {}, "entity": {}}
-    for function in functions:
-        trigger = function.trigger
-        known = _TRIGGERS.get(str(trigger["type"]).lower())
-        if known is not None:
-            role, name_field = known
-            name = str(trigger.get(name_field) or function.name).lower()
-            roles[role][name] = _Function(function.id, str(trigger["name"]))
-    return roles
 
 
 def _suspended(instance: Instance, events: Sequence[Event]) -> bool:
@@ -574,8 +361,8 @@ def _context(instance: Instance, history: list[Event], replaying: bool) -> dict[
         "parentInstanceId": instance.parent.instance if instance.parent else None,
         "upperSchemaVersion": 1,
         "upperSchemaVersionNew": 2,
-        "longRunningTimerIntervalDuration": "3.00:00:00",
-        "maximumShortTimerDuration": "6.00:00:00",
+        "longRunningTimerIntervalDuration": TIMER_INTERVAL,
+        "maximumShortTimerDuration": LONGEST_TIMER,
         "defaultHttpAsyncRequestSleepTimeMillseconds": 30000,
     }
 

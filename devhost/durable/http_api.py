@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from devhost.durable.engine import AlreadyRunning, Engine, Gone, NotFound
+from devhost.durable.engine import Engine
+from devhost.durable.errors import AlreadyRunning, Gone, InvalidAction, NotFound
 from devhost.durable.history import FINISHED, for_status
-from devhost.durable.replay import InvalidAction
 from devhost.durable.store import Instance, Query, compact
 
 type Reply = tuple[int, dict[str, str], Any]
@@ -23,7 +23,7 @@ class HttpApi:
     """Requests by path (what follows the prefix), query and body."""
 
     def __init__(self, engine: Engine, *, hub: str, webhook_base: str, rpc_base: str, key: str | None) -> None:
-        self._engine, self._hub, self._key = engine, hub, key
+        self._engine, self._control, self._hub, self._key = engine, engine.control, hub, key
         self._base, self._rpc_base = webhook_base.rstrip("/"), rpc_base.rstrip("/") + "/"
 
     def client_binding(self) -> dict[str, Any]:
@@ -83,26 +83,28 @@ class HttpApi:
             case "GET", ["instances", instance]:
                 return self._status(request, instance)
             case "DELETE", ["instances", instance]:
-                return 200, {}, {"instancesDeleted": self._engine.purge(instance)}
+                return 200, {}, {"instancesDeleted": self._control.purge(instance)}
             case "POST", ["instances", instance, operation, *rest]:
                 return self._operate(request, instance, operation.lower(), rest)
         return 404, {}, None
 
     async def _start(self, request: _Request, name: str, instance: str | None) -> Reply:
-        started = self._engine.start_new(name, instance, request.json_body(), request.text("version") or "")
+        started = self._control.start_new(name, instance, request.json_body(), request.text("version") or "")
         timeout = request.text("timeout")
         if timeout and request.text("pollingInterval") and await self._engine.wait(started, float(timeout)):
-            there = self._engine.existing(started)
+            there = self._control.existing(started)
             return (200, {}, _value(there.output)) if there.status == "Completed" else self._status(request, started)
         return self._accepted(started, request.base)
 
     def _entity(self, request: _Request, name: str, key: str) -> Reply:
         if request.method == "GET":
-            state = self._engine.entity_state(name, key)
+            state = self._engine.entities.state(name, key)
             return (404, {}, None) if state is None else (200, {}, json.loads(state))
         if request.method in {"POST", "DELETE"}:
             operation = "delete" if request.method == "DELETE" else request.text("op") or ""
-            self._engine.signal(name, key, operation, request.json_body())
+            # What is no JSON goes to the entity as text.
+            data = request.json_body() if request.is_json or not request.body else compact(request.body.decode())
+            self._engine.entities.signal(name, key, operation, data)
             return 202, {}, None
         return 404, {}, None
 
@@ -116,11 +118,11 @@ class HttpApi:
         if not request.text("createdTimeFrom"):
             return 400, {}, "Please provide value for 'createdTimeFrom' parameter."
         found = self._engine.store.query(request.filters(top=EVERYTHING, skip=0))
-        deleted = sum(self._engine.purge(there.id) for there in found)
+        deleted = sum(self._control.purge(there.id) for there in found)
         return (200, {}, {"instancesDeleted": deleted}) if deleted else (404, {}, None)
 
     def _status(self, request: _Request, instance: str) -> Reply:
-        there = self._engine.existing(instance)
+        there = self._control.existing(instance)
         document = self._document(there, request)
         if there.status not in FINISHED:
             links = self._links(instance, request.base)
@@ -129,27 +131,38 @@ class HttpApi:
         return (500 if failed else 200), {}, document
 
     def _operate(self, request: _Request, instance: str, operation: str, rest: list[str]) -> Reply:
-        engine, reason = self._engine, request.text("reason")
+        control, reason = self._control, request.text("reason")
         if operation == "raiseevent" and len(rest) == 1:
-            engine.raise_event(instance, rest[0], request.json_body() or "null")
+            self._raise_event(request, instance, rest[0])
         elif operation == "terminate":
-            engine.terminate(instance, reason)
+            control.terminate(instance, reason)
         elif operation == "suspend":
-            engine.suspend(instance, reason)
+            control.suspend(instance, reason)
         elif operation == "resume":
-            engine.resume(instance, reason)
+            control.resume(instance, reason)
         elif operation == "rewind":
-            engine.rewind(instance, reason)
+            control.rewind(instance, reason)
         elif operation == "restart":
             return self._restart(request, instance)
         else:
             return 404, {}, None
         return 202, {}, None
 
+    def _raise_event(self, request: _Request, instance: str, name: str) -> None:
+        """Raises NotFound, Gone, ValueError."""
+        if self._control.existing(instance).finished:
+            raise Gone(f"The instance {instance} has ended.")
+        if not request.is_json:
+            raise ValueError("Only application/json request content is supported")
+        data = request.json_body()
+        if data is None:
+            raise ValueError("Invalid JSON content")
+        self._control.raise_event(instance, name, data)
+
     def _restart(self, request: _Request, instance: str) -> Reply:
         new_id = request.flag("restartWithNewInstanceId", default=True)
         try:
-            return self._accepted(self._engine.restart(instance, with_new_id=new_id), request.base)
+            return self._accepted(self._control.restart(instance, with_new_id=new_id), request.base)
         except NotFound as exc:
             return 400, {}, _problem("InstanceId does not match a valid orchestration instance.", exc)
 
@@ -197,7 +210,7 @@ class _Request:
     def __init__(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, base: str
     ) -> None:
-        self.method, self.base, self._body = method, base, body
+        self.method, self.base, self.body = method, base, body
         parts = [unquote(part) for part in path.strip("/").split("/")]
         self.segments = [parts[0].lower(), *parts[1:]]
         self._query = {name.lower(): value for name, value in query.items()}
@@ -211,7 +224,12 @@ class _Request:
 
     def json_body(self) -> str | None:
         """The body as compact JSON text. Raises ValueError when it is not JSON."""
-        return compact(json.loads(self._body)) if self._body else None
+        return compact(json.loads(self.body)) if self.body else None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body says that it is JSON."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
     def filters(self, *, top: int, skip: int) -> Query:
         statuses = [status for status in (self.text("runtimeStatus") or "").split(",") if status]

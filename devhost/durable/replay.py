@@ -14,14 +14,12 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Literal
 
+from devhost.durable.errors import InvalidAction
 from devhost.durable.history import Event, Kind, parse_timestamp
-from devhost.errors import DevhostError
 
+HTTP_ACTIVITY = "BuiltIn::HttpActivity"
+"""What histories call the activity that sends the request of a call_http."""
 GUID_NAMESPACE = uuid.UUID("9e952958-5e33-4daf-827f-2fa12937b875")
-
-
-class InvalidAction(DevhostError):
-    """The orchestrator asked for something that cannot be done; it fails with this text."""
 
 
 class Action(IntEnum):
@@ -219,7 +217,9 @@ class _Replay:
             return self._entity(action, signal=False)
         if kind in {Action.SIGNAL_ENTITY, Action.SCHEDULED_SIGNAL_ENTITY}:
             return self._entity(action, signal=True)
-        raise InvalidAction(f"This host does not do actions of type {kind} (call_http is one of them).")
+        if kind == Action.CALL_HTTP:
+            return self._task(Schedule("activity", self._number(), HTTP_ACTIVITY, action["httpRequest"]))
+        raise InvalidAction(f"This host does not do actions of type {kind}.")
 
     def _number(self) -> int:
         self._next_id += 1

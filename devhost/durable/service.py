@@ -16,8 +16,14 @@ class DurableService:
 
     def __init__(self, options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> None:
         self._store = Store(options.database)
-        limits = {"max_orchestrators": options.max_orchestrators, "max_activities": options.max_activities}
-        self._engine = Engine(self._store, invoker, functions, **limits)
+        self._engine = Engine(
+            self._store,
+            invoker,
+            functions,
+            max_orchestrators=options.max_orchestrators,
+            max_activities=options.max_activities,
+            versions=options.versions,
+        )
         self._api = HttpApi(
             self._engine,
             hub=options.name,

@@ -37,7 +37,7 @@ def test_the_first_upload_becomes_the_champion(world: World, tmp_path: Path) -> 
         (path, "included", 600, 0)
     ]
     assert world.ledger.state(path) == "included"
-    assert world.mlflow.aliases == {"challenger": 1, "champion": 1}
+    assert world.mlflow.alias == {"challenger": 1, "champion": 1}
     service = InferenceService(world.blobs, tmp_path / "cache", 0.0, lambda: (PIPELINE,))
     assert service.predict(PIPELINE, b'{"price": 10, "town": "Ghent"}').status == 200
 
@@ -100,7 +100,7 @@ def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: 
     record = world.run()
     assert record["outcome"] == "kept"
     assert "The champion stays" in record["sentence"]
-    assert world.mlflow.aliases == {"challenger": 2, "champion": 1}
+    assert world.mlflow.alias == {"challenger": 2, "champion": 1}
     assert world.mlflow.versions[1].tags["ratchet.decision"] == "rejected"
     champion = read_champion(world.blobs, PIPELINE)
     assert champion is not None
@@ -128,6 +128,15 @@ def test_a_bad_file_goes_to_quarantine_and_the_run_goes_on(world: World, name: s
     assert f"{bad['report'].rpartition('/')[0]}/{name}" in world.blobs.paths("quarantine/")
     assert world.ledger.state(path) == "quarantined"
     assert "Ratchet.DataQuarantined" in [notice.type for notice in world.events.heard]
+
+
+def test_a_file_that_is_too_large_is_not_even_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.validate.MAX_FILE_BYTES", 100_000)
+    world.upload("a.csv", rows(0))
+    path = world.upload("large.csv", b"x" * 100_001)
+    record = world.run()
+    assert {p["path"]: p["state"] for p in record["partitions"]}[path] == "quarantined"
+    assert f"training/{path}" not in world.blobs.reads
 
 
 def test_only_bad_files_leave_the_champion_alone(world: World) -> None:
@@ -218,7 +227,7 @@ def test_every_activity_may_run_twice(world: World, tmp_path: Path) -> None:
         each.upload("b.csv", rows(10))
         each.run()
     assert len(twin.mlflow.versions) == 2
-    assert twin.mlflow.aliases == world.mlflow.aliases
+    assert twin.mlflow.alias == world.mlflow.alias
     for version in (1, 2):
         manifest, expected = (w.read(f"models/{PIPELINE}/versions/{version}/model.json") for w in (twin, world))
         assert manifest["model_sha256"] == expected["model_sha256"]
@@ -424,13 +433,14 @@ def test_a_window_limits_what_teaches(world: World, window: str, days: int) -> N
     assert len(lineage["partitions"]) == {"{partitions: 2}": 2, "{days: 5}": 1, "{}": 4}[window]
 
 
-def test_a_file_from_before_the_window_is_no_news(world: World) -> None:
+def test_a_file_from_before_the_window_changes_nothing(world: World) -> None:
     world.write_spec(f"{SPEC}window: {{partitions: 1}}\n")
     world.upload("b.csv", rows(10))
     world.run()
     path = world.upload("a.csv", rows(0))
-    assert world.run()["outcome"] == "nothing_to_do"
+    assert world.run()["outcome"] == "kept"
     assert world.ledger.state(path) == "included"
+    assert world.mlflow.aliases["champion"] == 1
 
 
 HASHED = SPEC.replace("holdout: {days: 2}", "holdout: {by: hash, fraction: 0.25}")

@@ -22,6 +22,7 @@ from adapters.ledger import (
     moved,
     released,
     sighted,
+    superseded,
     vanished,
 )
 
@@ -49,12 +50,33 @@ def test_a_new_blob_is_pending() -> None:
     assert row == ROW
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state != "removed"])
+LIVING = [state for state in STATES if state not in {"removed", "superseded"}]
+
+
+def test_what_is_superseded_stays_so() -> None:
+    assert TRANSITIONS["superseded"] == frozenset()
+    assert all("superseded" in TRANSITIONS[state] for state in LIVING)
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_a_content_that_another_one_replaces_is_superseded(state: PartitionState) -> None:
+    former = replace(ROW, state=state, run="r1")
+    kept = superseded(former, replace(ROW, etag="etag-2"), now="later")
+    assert kept == replace(former, state="superseded", changed="later", reason=f"overwritten while {state}")
+    assert superseded(former, replace(ROW, state="included"), now="later") is None
+
+
+@pytest.mark.parametrize("row", [None, replace(ROW, state="removed"), replace(ROW, etag="")])
+def test_what_had_no_content_leaves_nothing(row: Partition | None) -> None:
+    assert superseded(row, replace(ROW, etag="etag-2"), now="later") is None
+
+
+@pytest.mark.parametrize("state", LIVING)
 def test_a_second_event_about_the_same_content_is_no_news(state: PartitionState) -> None:
     assert sighted("flights", replace(ROW, state=state), Sighting(ROW.path, "etag-1", 10, "5"), now="later") is None
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", [*LIVING, "removed"])
 def test_an_overwritten_blob_is_pending_again_with_a_clean_slate(state: PartitionState) -> None:
     old = replace(ROW, state=state, attempts=2, run="r1", reason="bad")
     row = sighted("flights", old, Sighting(ROW.path, "etag-2", 11, "6"), now="later")
@@ -96,7 +118,7 @@ def test_what_befell_the_whole_run_is_no_attempt() -> None:
 CLAIM = Claim("r", "etag-1", 12, "contract")
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state not in {"claimed", "removed"}])
+@pytest.mark.parametrize("state", [state for state in LIVING if state != "claimed"])
 def test_a_row_that_nobody_changed_is_claimed(state: PartitionState) -> None:
     row = replace(ROW, state=state)
     taken = claimed(row, row, CLAIM, now="t")

@@ -39,6 +39,7 @@ def submission(run: str) -> Submission:
     return Submission(
         pipeline="shops",
         run=run,
+        key=run,
         model=b"a graph",
         signature=Signature((InputColumn("price", "number"), InputColumn("town", "category")), ("no", "yes"), "yes"),
         description="Promoted: it is better.",

@@ -128,3 +128,48 @@ def test_the_role_alone_can_be_read_without_the_rest(value: str, expected: str) 
 def test_a_wrong_role_is_an_error() -> None:
     with pytest.raises(SettingsError, match="RATCHET_ROLE"):
         role({"RATCHET_ROLE": "teach"})
+
+
+PRICES = {
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    "RATCHET_PRICE_GB_SECOND": "0.000026",
+    "RATCHET_PRICE_MILLION_EXECUTIONS": "0.4",
+    "RATCHET_PRICES_AS_OF": "2026-11-01",
+}
+
+
+def test_prices_belong_together() -> None:
+    pricing = read_settings(PRICES).pricing
+    assert (pricing.gb_second, pricing.million_executions, pricing.as_of) == (0.000026, 0.4, "2026-11-01")
+    for name in list(PRICES)[1:]:
+        with pytest.raises(SettingsError, match=f"{name} missing"):
+            read_settings({key: value for key, value in PRICES.items() if key != name})
+    with pytest.raises(SettingsError, match="a day, such as"):
+        read_settings({**PRICES, "RATCHET_PRICES_AS_OF": "lately"})
+    with pytest.raises(SettingsError, match="a price"):
+        read_settings({**PRICES, "RATCHET_PRICE_GB_SECOND": "nan"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "account"),
+    [
+        ({"AzureWebJobsStorage": "UseDevelopmentStorage=true"}, "devstoreaccount1"),
+        ({"AzureWebJobsStorage": "AccountName=ours;AccountKey=YQ=="}, "ours"),
+        (
+            {
+                "AzureWebJobsStorage__blobServiceUri": "https://ours.blob.core.windows.net",
+                "AzureWebJobsStorage__tableServiceUri": "https://ours.table.core.windows.net",
+            },
+            "ours",
+        ),
+        (
+            {
+                "AzureWebJobsStorage__blobServiceUri": "https://data.example.com",
+                "AzureWebJobsStorage__tableServiceUri": "https://tables.example.com",
+            },
+            "",
+        ),
+    ],
+)
+def test_the_accounts_name(environ: dict[str, str], account: str) -> None:
+    assert read_settings(environ).account == account

@@ -49,6 +49,21 @@ def test_a_partition_goes_from_upload_to_included(ledger: Ledger, pipeline: str)
     assert [row.state for row in ledger.rows(pipeline)] == ["removed"]
 
 
+def test_an_overwritten_content_is_kept_beside_the_new_one(ledger: Ledger, pipeline: str) -> None:
+    path = f"{pipeline}/a.csv"
+    for number in range(3):
+        assert ledger.see(pipeline, Sighting(path, f"e{number}", 1, f"{number}"), now=NOW)
+    assert [(row.etag, row.state) for row in ledger.rows(pipeline)] == [("e2", "pending")]
+    former = list(ledger.rows(pipeline, ("superseded",)))
+    assert sorted((row.etag, row.reason) for row in former) == [
+        ("e0", "overwritten while pending"),
+        ("e1", "overwritten while pending"),
+    ]
+    assert ledger.forget(pipeline, path, sequencer="", now=NOW)
+    assert ledger.see(pipeline, Sighting(path, "e3", 1, "9"), now=NOW)
+    assert len(list(ledger.rows(pipeline, ("superseded",)))) == 2
+
+
 def test_a_claim_is_given_back(ledger: Ledger, pipeline: str) -> None:
     path = f"{pipeline}/a.csv"
     ledger.see(pipeline, Sighting(path, "e1", 1), now=NOW)
@@ -78,3 +93,14 @@ def test_of_many_who_claim_at_once_one_wins(storage: str, pipeline: str) -> None
     assert len(winners) == 1
     (row,) = ledger.rows(pipeline)
     assert row.run == winners[0].run
+
+
+@pytest.mark.integration
+def test_of_many_who_overwrite_at_once_the_newest_stays_and_none_is_lost(storage: str, pipeline: str) -> None:
+    ledger = TableLedger.from_settings(read_settings({"AzureWebJobsStorage": storage}))
+    sightings = [Sighting(f"{pipeline}/a.csv", f"e{number}", 1, f"{number}") for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        news = list(pool.map(lambda sighting: ledger.see(pipeline, sighting, now=NOW), sightings))
+    (row,) = ledger.rows(pipeline)
+    assert (row.etag, row.state) == ("e7", "pending")
+    assert len(list(ledger.rows(pipeline, ("superseded",)))) == sum(news) - 1

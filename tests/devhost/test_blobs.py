@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from devhost.catalog import Catalog
 from devhost.errors import BindingInvalid
 from devhost.host import Host, HostOptions
 from devhost.ports import free_ports
+from devhost.probes import http_probe
 from devhost.storage import Storage
-from devhost.supervisor import Supervisor
+from devhost.supervisor import Part, Supervisor
 from tests.devhost import sample_app
 from tests.devhost.fakes import FakeInvoker, function, settings
+from tests.devhost.waiting import until
 
 APP = """
 import os
@@ -83,9 +87,46 @@ async def test_a_blob_function(connection: str, tmp_path: Path, monkeypatch: pyt
             assert await answer(created("inbox/a/b é#%.csv", "Microsoft.Storage.BlobDeleted")) == 202
             assert await answer(created("inbox/a/b/bad.csv")) == 500
             assert await answer(created("inbox/a/x.csv"), name="Host.Functions.nobody") == 404
+            async with client.post("/admin/functions/on_file", json={"input": 5}) as response:
+                assert response.status == 400
+            async with client.post("/admin/functions/on_file", json={"input": "inbox/a/b é#%.csv"}) as response:
+                assert response.status == 202
+            await until(lambda: len(sample_app.notes(tmp_path, "blobs")) == 2)
     finally:
         await host.stop()
-    assert sample_app.notes(tmp_path, "blobs") == ["inbox/a/b é#%.csv 3 b'1,2' text/csv {'by': 'me'} True"]
+    assert sample_app.notes(tmp_path, "blobs") == ["inbox/a/b é#%.csv 3 b'1,2' text/csv {'by': 'me'} True"] * 2
+
+
+@pytest.mark.integration
+async def test_an_upload_runs_a_blob_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All parts together: the local Event Grid calls the webhook for what is uploaded to Azurite."""
+    ports = AzuritePorts(*free_ports(3))
+    monkeypatch.setenv("STORE", ports.connection_string)
+    monkeypatch.setenv("INBOX", "inbox")
+    host = Host(HostOptions(app_dir=sample_app.write(tmp_path, APP), state_dir=tmp_path / "state", port=0))
+    with Supervisor(tmp_path / "logs") as supervisor:
+        supervisor.start(azurite_part(tmp_path / "data", ports))
+        await host.start()
+        try:
+            webhook = f"{host.url}/runtime/webhooks/blobs?functionName=Host.Functions.on_file"
+            grid = event_grid(tmp_path, tmp_path / "logs" / "azurite.log", ports, webhook)
+            await asyncio.to_thread(supervisor.start, grid)  # it wants the host's handshake meanwhile
+            with BlobServiceClient.from_connection_string(ports.connection_string) as service:
+                inbox = service.create_container("inbox")
+                inbox.upload_blob("a/b.txt", b"no")
+                inbox.upload_blob("a/b.csv", b"1,2")
+            await until(lambda: sample_app.notes(tmp_path, "blobs") != [])
+        finally:
+            await host.stop()
+    assert [note.split()[0] for note in sample_app.notes(tmp_path, "blobs")] == ["inbox/a/b.csv"]
+
+
+def event_grid(folder: Path, log: Path, ports: AzuritePorts, webhook: str) -> Part:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "devhost", "eventgrid", "--port", str(port), "--state", str(folder / "grid")]
+    command += ["--azurite-log", str(log), "--connection-string", ports.connection_string, "--webhook", webhook]
+    ready = http_probe(f"http://127.0.0.1:{port}/ready")
+    return Part("eventgrid", command, ready, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ ORCHESTRATIONS = 112
 CALLS_AT_ONCE = 16
 WORKER_KILLS = 8
 HOST_KILLS = 5
+IN_VAIN = 0.5
+"""Share of the host's restarts that are killed before they are ready."""
 STOPS = 3
 ANSWERS = frozenset({Kind.TASK_COMPLETED, Kind.TASK_FAILED, Kind.SUB_COMPLETED, Kind.SUB_FAILED})
 SIGNS_OF_TROUBLE = ("Task was destroyed", "never retrieved", "never awaited", "failed in the host")
@@ -75,6 +77,27 @@ class Hosting:
         def ready() -> re.Match[str] | None:
             return READY.search(self._output.read_text())
 
+        await self._spawn()
+        await until(lambda: self.process.returncode is not None or ready() is not None, START_SECONDS)
+        found = ready()
+        assert found is not None, self.log
+        self.port = int(found[1])
+
+    async def start_in_vain(self) -> None:
+        """Killed as soon as it listens, while its workers load the app."""
+        await self._spawn()
+        await eventually(self._answers, START_SECONDS)
+        self.process.kill()
+        await self.process.wait()
+
+    async def _answers(self) -> bool:
+        try:
+            await self.workers()
+        except aiohttp.ClientError:
+            return False
+        return True
+
+    async def _spawn(self) -> None:
         arguments = ["--app", str(self._app_dir), "--workers", str(WORKERS), "--state", str(self.folder / "state")]
         with self._output.open("wb") as output, self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -84,10 +107,6 @@ class Hosting:
                 stderr=log,
             )
         self.seen.add(self.process.pid)
-        await until(lambda: self.process.returncode is not None or ready() is not None, START_SECONDS)
-        found = ready()
-        assert found is not None, self.log
-        self.port = int(found[1])
 
     async def workers(self) -> list[int]:
         """Process ids of the workers that there are now."""
@@ -101,13 +120,15 @@ class Hosting:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    async def kill(self) -> None:
-        """The host and its workers, at once, and starts it again."""
+    async def kill(self, choice: random.Random) -> None:
+        """The host and its workers, at once, and starts it again, now and then after a start that is killed, too."""
         workers = await self.workers()
         for pid in (self.process.pid, *workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self.process.wait()
+        if choice.random() < IN_VAIN:
+            await self.start_in_vain()
         await self.start()
 
     async def stop(self) -> None:
@@ -278,7 +299,7 @@ async def test_kill_9_of_workers_and_host(tmp_path: Path, seed: int) -> None:
         placed = [placing.create_task(customer.place(order)) for order in orders]
         for moment, whole in strikes(choice, least):
             await executed(tmp_path, moment)
-            await (host.kill() if whole else host.kill_worker(choice))
+            await (host.kill(choice) if whole else host.kill_worker(choice))
         await asyncio.gather(*placed)
         await assert_all_kept(host, customer, orders)
 

@@ -28,6 +28,19 @@ def test_impossible_options_are_named(tmp_path: Path, argument: str, value: str)
         options(parser().parse_args(["start", "--app", str(tmp_path), argument, value]))
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_an_impossible_port_is_named(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["start", "--port", port])
+    assert f"{port!r} is no port" in capsys.readouterr().err
+
+
+def test_impossible_workers_in_the_environment_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "many")
+    with pytest.raises(DevhostError, match="many workers"):
+        options(parser().parse_args(["start", "--app", str(tmp_path)]))
+
+
 def test_event_grid_has_a_command_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 

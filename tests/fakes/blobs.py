@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
-from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobInfo, BlobNotFound, StorageUnavailable
+from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobInfo, BlobNotFound, Page, StorageUnavailable
 
 
 class MemoryBlobs:
@@ -17,6 +17,9 @@ class MemoryBlobs:
         self.away = False
         self.archived: set[str] = set()
         self.reads: list[str] = []
+        self.page_size = 5000
+        self.modified: dict[str, float] = {}
+        """When a blob was written, where a test wants it to be old (or new); 0 otherwise."""
         self._blobs: dict[str, Blob] = {}
         self._etags = itertools.count(1)
         self._lock = threading.Lock()
@@ -60,7 +63,7 @@ class MemoryBlobs:
     def head(self, path: str) -> BlobInfo:
         self._reach(path)
         blob = self._find(path)
-        return BlobInfo(path, blob.etag, len(blob.data), 0.0)
+        return BlobInfo(path, blob.etag, len(blob.data), self.modified.get(path, 0.0))
 
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         self._reach(prefix)
@@ -68,9 +71,15 @@ class MemoryBlobs:
             if path.startswith(prefix):
                 yield self.head(path)
 
-    def delete(self, path: str) -> None:
-        """What a user does to an upload; the port has no need of it."""
-        del self._blobs[path]
+    def pages(self, prefix: str, *, token: str = "") -> Iterator[Page]:
+        blobs = list(self.list(prefix))
+        for start in range(int(token or 0), max(1, len(blobs)), self.page_size):
+            end = start + self.page_size
+            yield Page(tuple(blobs[start:end]), str(end) if end < len(blobs) else "")
+
+    def delete(self, path: str) -> bool:
+        self._reach(path)
+        return self._blobs.pop(path, None) is not None
 
     def paths(self, prefix: str = "") -> Sequence[str]:
         """What there is, for assertions."""

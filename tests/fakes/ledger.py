@@ -14,6 +14,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.by_path: dict[tuple[str, str], Partition] = {}
+        self.superseded: list[Partition] = []
 
     def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
         row = self.by_path.get((pipeline, sighting.path))
@@ -23,7 +24,8 @@ class MemoryLedger:
         return self._keep(ledger.vanished(self.by_path.get((pipeline, path)), sequencer=sequencer, now=now))
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
-        rows = sorted(self.by_path.values(), key=lambda row: row.path)
+        former = self.superseded if "superseded" in states else []
+        rows = sorted([*self.by_path.values(), *former], key=lambda row: row.path)
         return [row for row in rows if row.pipeline == pipeline and (not states or row.state in states)]
 
     def claim(self, known: Partition, claim: Claim, *, now: str) -> Partition | None:
@@ -53,5 +55,7 @@ class MemoryLedger:
     def _keep(self, row: Partition | None) -> bool:
         if row is None:
             return False
+        former = ledger.superseded(self.by_path.get((row.pipeline, row.path)), row, now=row.changed)
+        self.superseded += [] if former is None else [former]
         self.by_path[row.pipeline, row.path] = row
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from adapters.events import EventsUnavailable, Notice
 from adapters.registry import RegistryError, Submission
 
@@ -12,19 +14,28 @@ class MemoryRegistry:
     def __init__(self) -> None:
         self.away = False
         self.versions: list[Submission] = []
-        self.aliases: dict[str, int] = {}
+        self.alias: dict[str, int] = {}
+        self.tags: dict[tuple[int, str], str] = {}
 
     def register(self, submission: Submission) -> int:
         self._reach()
         for number, known in enumerate(self.versions, start=1):
-            if known.run == submission.run:
+            if known.key == submission.key:
                 return number
         self.versions.append(submission)
         return len(self.versions)
 
+    def aliases(self, pipeline: str) -> Mapping[str, int]:
+        self._reach()
+        return dict(self.alias)
+
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         self._reach()
-        self.aliases[alias] = version
+        self.alias[alias] = version
+
+    def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
+        self._reach()
+        self.tags[version, name] = value
 
     def _reach(self) -> None:
         if self.away:

@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient
@@ -41,7 +42,7 @@ def places(tmp_path: Path) -> Places:
 
 def test_the_host_gets_the_stacks_settings_and_the_callers_over_them(places: Places) -> None:
     override = {"RATCHET_SWEEP_SCHEDULE": "0 0 * * * *", "RATCHET_PIPELINES_DIR": "elsewhere"}
-    part = host_part(places, app_dir=Path("/app"), workers=3, topic_key="key", env=override)
+    part = host_part(places, app_dir=Path("/app"), workers=3, topic_key="key", webhook_secret="s", env=override)
     assert part.env["AzureWebJobsStorage"] == places.azurite.connection_string
     assert part.env["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5"
     assert part.env["RATCHET_EVENTS_TOPIC_ENDPOINT"] == "http://127.0.0.1:6/topics/ratchet/api/events"
@@ -55,11 +56,14 @@ def test_the_host_gets_the_stacks_settings_and_the_callers_over_them(places: Pla
 
 def test_secrets_are_not_on_command_lines(places: Places) -> None:
     parts = [
-        host_part(places, app_dir=Path("/app"), workers=2, topic_key="topic-secret", env={}),
+        host_part(
+            places, app_dir=Path("/app"), workers=2, topic_key="topic-secret", webhook_secret="hook-secret", env={}
+        ),
         event_grid_part(places, azurite_log=Path("a.log"), topic_key="topic-secret"),
     ]
     for part in parts:
-        assert not any("topic-secret" in word or "AccountKey" in word for word in part.command)
+        secrets = ("topic-secret", "hook-secret", "AccountKey")
+        assert not any(secret in word for word in part.command for secret in secrets)
 
 
 def test_a_taken_port_is_replaced_and_told_at_each_start_and_an_insisted_one_is_not(
@@ -135,8 +139,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalSta
     folder = tmp_path_factory.mktemp("stack")
     record = folder / "events"
 
-    def host(places: Places, *, app_dir: Path, workers: int, topic_key: str, env: Mapping[str, str]) -> Part:
-        real = host_part(places, app_dir=app_dir, workers=workers, topic_key=topic_key, env=env)
+    def host(places: Places, **given: Any) -> Part:
+        real = host_part(places, **given)
         return replace(real, command=[sys.executable, str(FAKE_HOST), str(places.app), str(record)])
 
     with pytest.MonkeyPatch.context() as patch:

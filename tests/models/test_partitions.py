@@ -27,7 +27,7 @@ from models.partitions import (
     to_parquet,
 )
 from models.reading import REASON, ROW, PartitionRejected
-from models.spec import PipelineSpec, SpecError
+from models.spec import PipelineSpec, SpecError, parse_spec
 from models.texts import MISSING_TEXTS
 from tests.models.flights import GOOD, HEADER, PIPELINE, csv, files, flight_delays, rows, small
 
@@ -319,10 +319,10 @@ def test_an_expansion_bomb_is_stopped_in_bounded_memory(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(reading, "_expand", watched)
 
-    with pytest.raises(PartitionRejected, match="more than 3000000 bytes") as caught:
+    with pytest.raises(PartitionRejected, match="more than 3,000,000 bytes") as caught:
         reading.gunzip(bomb, name="a.csv.gz", limit=3_000_000)
 
-    assert caught.value.code == "not_readable"
+    assert caught.value.code == "too_large"
     assert sum(seen) < 3_000_000 + 2 * reading.EXPANSION_STEP_BYTES
     assert max(seen) <= reading.EXPANSION_STEP_BYTES
 
@@ -628,3 +628,48 @@ def test_labels_of_other_tasks(label: str, line: str, expected: float | None, re
 def test_expressions_have_to_give_what_the_task_is_about(label: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
         check_expressions(small(label=label))
+
+
+SHOP = """
+name: shops
+columns: {at: timestamp, price: number, sold: boolean}
+label: {column: sold}
+time: at
+quality: {maximum_bad_rows: 0.5}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "cut"),
+    [
+        ("boolean", ["false", "true", "false", "f"], True),
+        ("boolean", ["false", "true", "false", "tru"], True),
+        ("boolean", ["f", "t", "f", "f"], False),
+        ("boolean", ["false", "true", "false", "true"], False),
+        ("category", ["Ghent", "Lille", "Ghent", "Gh"], True),
+        ("category", ["Ghent", "Lille", "Ghent", "Porto"], False),
+        ("timestamp", ["2026-01-01T00:00:00Z"] * 3 + ["2026-01-01T0"], True),
+        ("timestamp", ["2026-01-01T00:00:00Z"] * 4, False),
+        ("number", ["12.5", "13.5", "14.5", "1"], False),  # it cannot be told
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_last_line_that_is_cut_off_is_set_aside_where_it_can_be_told(
+    kind: str, cells: list[str], end: str, *, cut: bool
+) -> None:
+    text = SHOP.replace("sold: boolean}", f"sold: boolean, last: {kind}}}")
+    spec = parse_spec(text, source="shops.yaml")
+    lines = [f"2026-01-0{number}T00:00:00Z,1,true,{cell}" for number, cell in enumerate(cells, start=1)]
+    data = ("at,price,sold,last\n" + "\n".join(lines) + end).encode()
+    partition = clean_partition(data, name="a.csv", spec=spec)
+    reasons = [reason for reason in partition.reasons if reason == "line: cut off"]
+    assert bool(reasons) == (cut and not end)
+    assert partition.frame.height + partition.rejected.height == 4
+
+
+def test_a_gzip_file_that_expands_out_of_all_proportion_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MIN_BOMB_BYTES", 2_000_000)
+    bomb = gzip.compress(b"0" * 20_000_000)
+    with pytest.raises(PartitionRejected, match="expands to more than") as caught:
+        reading.gunzip(bomb, name="a.csv.gz")
+    assert caught.value.code == "too_large"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytest
 
 from activities.contracts import (
     BATCH_SIZE,
+    LASTING,
+    PASSING,
     STEPS,
     Claimed,
     Done,
@@ -20,44 +21,16 @@ from activities.contracts import (
     Settled,
     Uploads,
 )
-from orchestrations.retrain import fan_out, instance_id, quiet_until, retrain
-from tests.devhost.durable.sdk import App, hub
+from orchestrations import steps
+from orchestrations.retrain import FORCE, instance_id, quiet_until
+from tests.devhost.durable.sdk import hub
+from tests.devhost.waiting import until
+from tests.orchestrations.answers import NOW, Answers, failing
 
 pytestmark = pytest.mark.filterwarnings(
-    # The SDK loses the expected type of an activity that is called with retries, and then asks for it.
-    "ignore:azure.functions df_loads was called without expected_type"
+    # What the SDK says of an event that comes before it is waited for; it keeps it until then.
+    "ignore:Potential duplicate Task completion for TaskId. force"
 )
-NOW = "2026-01-01T00:00:00+00:00"
-
-
-class Answers(App):
-    """An app whose activities give fixed answers and remember what they were asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.uploads = [Uploads(1, NOW, NOW, 0, 0)]
-        self.orchestrator(retrain)
-        self.orchestrator(fan_out)
-        self.answer("look", lambda _: self.uploads[0] if len(self.uploads) == 1 else self.uploads.pop(0))
-        self.answer("claim", lambda _: Claimed(todo=1, batches=1))
-        self.answer("validate", lambda _: Done())
-        self.answer("fit", lambda _: Fitted(todo=1, batches=1))
-        self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
-        self.answer("settle", lambda _: Settled(pending=0))
-        self.answer("abandon", lambda _: Settled(pending=1))
-        for name in ("transform", "train", "export", "evaluate", "register", "promote", "align"):
-            self.answer(name, lambda _: Done())
-
-    def answer(self, name: str, function: Callable[[dict[str, Any]], Any]) -> None:
-        def activity(payload: dict[str, Any]) -> Any:
-            self.asked.append((name, payload))
-            return function(payload).to_dict()
-
-        self.activities[name] = activity
-
-    def count(self, name: str) -> int:
-        return [asked for asked, _ in self.asked].count(name)
 
 
 @pytest.fixture
@@ -78,14 +51,16 @@ async def test_a_run_goes_through_every_step_once(app: Answers, tmp_path: Path) 
     assert there["output"]["sentence"] == "Promoted: it is better."
     expected = "look claim validate fit transform train export evaluate judge register promote align settle"
     assert [name for name, _ in app.asked] == expected.split()
-    assert there["customStatus"] | {"since": "", "run": ""} == {
+    assert there["customStatus"] | {"since": "", "run": "", "started": ""} == {
         "run": "",
+        "started": "",
         "step": "settle",
         "index": len(STEPS),
         "steps": len(STEPS),
         "done": 0,
         "total": 0,
         "since": "",
+        "problem": "",
     }
 
 
@@ -99,6 +74,9 @@ async def test_the_record_gets_the_time_of_each_step(app: Answers, tmp_path: Pat
     (finish,) = [payload for name, payload in app.asked if name == "settle"]
     assert len(finish["seconds"]) == len(STEPS) - 1
     assert all(seconds >= 0 for seconds in finish["seconds"])
+    # Every activity said half a second; promote and align are one step, gate has one activity, and settle is still on.
+    assert finish["busy"] == [0.5] * 10 + [1.0, 0.0]
+    assert finish["executions"] == 12
 
 
 async def test_nothing_pending_is_no_run(app: Answers, tmp_path: Path) -> None:
@@ -166,36 +144,127 @@ async def test_a_run_waits_until_uploads_are_quiet(app: Answers, tmp_path: Path)
     assert datetime.now(UTC) >= datetime.fromisoformat(later) + timedelta(seconds=0.2)
 
 
-async def test_a_step_that_fails_for_good_gives_the_claims_back(
-    app: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause between attempts, but as many."""
+    for name in ("PASSING_DELAYS", "UNKNOWN_DELAYS"):
+        monkeypatch.setattr(f"orchestrations.steps.{name}", tuple(0.001 for _ in getattr(steps, name)))
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("text", "attempts"),
+    [
+        (f"{PASSING} StorageUnavailable: storage refuses for now (503)", 1 + len(steps.PASSING_DELAYS)),
+        ("MemoryError: the disk is full", 1 + len(steps.UNKNOWN_DELAYS)),
+        (f"{LASTING} SpecError: shops.yaml:3: no", 1),
+    ],
+)
+async def test_a_step_is_tried_again_as_its_failure_deserves(
+    app: Answers, tmp_path: Path, text: str, attempts: int
 ) -> None:
-    monkeypatch.setattr("orchestrations.retrain.RETRY._first_retry_interval_in_milliseconds", 1)
-
-    def broken(_: dict[str, Any]) -> Any:
-        raise RuntimeError("the disk is full")
-
-    app.answer("train", broken)
+    failing(app, "train", text)
     there = await _until_ended(app, tmp_path)
     assert there["runtimeStatus"] == "Failed"
+    assert app.count("train") == attempts
     (finish,) = [payload for name, payload in app.asked if name == "abandon"]
     assert finish["outcome"] == "failed"
-    assert "the disk is full" in finish["sentence"]
+    assert text in finish["sentence"]
     assert app.count("settle") == 0
 
 
-async def test_a_model_that_is_live_is_no_failure_although_the_registry_is_away(
+def test_an_outage_of_some_minutes_is_ridden_out() -> None:
+    assert 10 * 60 <= sum(steps.PASSING_DELAYS) <= 20 * 60
+    assert sorted(steps.PASSING_DELAYS) == list(steps.PASSING_DELAYS)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", ["look", "claim", "validate", "transform", "register", "align", "settle"])
+async def test_what_passes_ends_no_run(app: Answers, tmp_path: Path, name: str) -> None:
+    failing(app, name, f"{PASSING} LedgerError: throttled", times=4)
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "promoted"
+    assert app.count(name) == 5
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_while_everything_fails_one_item_alone_feels_its_way(app: Answers, tmp_path: Path) -> None:
+    app.answer("claim", lambda _: Claimed(todo=5, batches=1))
+    failing(app, "validate", f"{PASSING} StorageUnavailable: 503", times=7)
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "promoted"
+    indexes = [payload["index"] for name, payload in app.asked if name == "validate"]
+    # All five fail; the first one alone fails twice more, and comes through; then the others.
+    assert sorted(indexes[:5]) == [0, 1, 2, 3, 4]
+    assert indexes[5:8] == [0, 0, 0]
+    assert sorted(indexes[8:]) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_one_bad_item_is_not_tried_again_and_the_others_are_kept(app: Answers, tmp_path: Path) -> None:
+    app.answer("claim", lambda _: Claimed(todo=3, batches=1))
+    failing(app, "validate", f"{LASTING} SpecError: no", times=1)
+    there = await _until_ended(app, tmp_path)
+    assert there["runtimeStatus"] == "Failed"
+    assert (app.count("validate"), app.count("abandon")) == (3, 1)
+
+
+async def test_a_step_that_hangs_is_given_up_and_its_claims_are_given_back(
     app: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrations.retrain.REGISTRY_RETRY._first_retry_interval_in_milliseconds", 1)
+    monkeypatch.setattr("orchestrations.retrain.TRAIN_LIMIT", timedelta(seconds=0.1))
+    app.holding.add("train")
 
-    def away(_: dict[str, Any]) -> Any:
-        raise RuntimeError("no answer")
+    def abandon(_: dict[str, Any]) -> Any:
+        app.released.set()
+        return Settled(pending=1)
 
-    app.answer("align", away)
+    app.answer("abandon", abandon)
+    there = await _until_ended(app, tmp_path)
+    assert there["runtimeStatus"] == "Failed"
+    (finish,) = [payload for name, payload in app.asked if name == "abandon"]
+    assert "train did not end within" in finish["sentence"]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_model_that_is_live_is_no_failure_although_the_registry_is_away(app: Answers, tmp_path: Path) -> None:
+    failing(app, "align", "no answer")
     there = await _until_ended(app, tmp_path)
     assert there["output"]["outcome"] == "promoted"
     assert "aliases are behind" in there["output"]["sentence"]
     assert (app.count("settle"), app.count("abandon")) == (1, 0)
+
+
+async def test_a_forced_request_in_the_quiet_period_ends_it_and_forces_the_run(app: Answers, tmp_path: Path) -> None:
+    now = datetime.now(UTC).isoformat()
+    app.uploads = [Uploads(1, now, now, 3600, 3600)]
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("retrain", RetrainRequest("shops").to_dict(), instance_id("shops"))
+        await until(lambda: app.count("look") == 1)
+        await running.client().raise_event(instance_id("shops"), FORCE, "now")
+        there = await running.ended(instance_id("shops"))
+    assert there["output"]["outcome"] == "promoted"
+    assert [payload["force"] for name, payload in app.asked if name == "claim"] == [True]
+
+
+async def test_a_forced_request_during_a_run_makes_another_one(app: Answers, tmp_path: Path) -> None:
+    app.holding.add("train")
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("retrain", RetrainRequest("shops").to_dict(), instance_id("shops"))
+        await app.held.wait()
+        await running.client().raise_event(instance_id("shops"), FORCE, "now")
+        app.released.set()
+        await running.ended(instance_id("shops"))
+    assert [payload["force"] for name, payload in app.asked if name == "claim"] == [False, True]
+
+
+async def test_a_challenger_that_was_outrun_is_judged_again(app: Answers, tmp_path: Path) -> None:
+    settled = [Settled(pending=0, stale=True), Settled(pending=0)]
+    app.answer("settle", lambda _: settled.pop(0))
+    app.uploads = [Uploads(1, NOW, NOW, 0, 0), Uploads(0, "", "", 0, 0)]
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "promoted"
+    assert app.count("evaluate") == 2
 
 
 async def test_a_version_that_does_not_prove_itself_is_a_failure_that_is_settled(app: Answers, tmp_path: Path) -> None:

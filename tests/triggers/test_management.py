@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import Any
 
+import azure.functions as func
 import pytest
 
+from activities.uploads import claim
 from adapters.blobs import BlobNotFound
-from tests.activities.world import PIPELINE, World, rows
+from tests.activities.world import PIPELINE, SPEC, World, rows
 from triggers import management
 
 
@@ -41,8 +45,128 @@ def test_an_unknown_run_is_named(world: World) -> None:
         ({"runtime": "Completed", "output": None}, None),
         ({"runtime": "Terminated", "output": "by hand"}, None),
         ({"runtime": "Completed", "output": {"outcome": "failed", "sentence": "shops.yaml:3: no"}}, "shops.yaml:3: no"),
+        (
+            {"runtime": "Completed", "output": {"outcome": "failed", "sentence": "shops.yaml:3: no", "mistake": True}},
+            None,
+        ),
         ({"runtime": "Failed", "output": "boom\nTraceback"}, "boom Traceback"),
     ],
 )
 def test_the_problem_of_the_latest_attempt(status: dict[str, Any], problem: str | None) -> None:
     assert management._problem(status) == problem
+
+
+def request(method: str, path: str, *, run: str = "", **params: str) -> func.HttpRequest:
+    return func.HttpRequest(
+        method, f"/api/{path}", params=params, route_params={"pipeline": PIPELINE, "run": run}, body=b""
+    )
+
+
+class Platform:
+    """The durable client of one instance: what it is told changes what it says."""
+
+    def __init__(self, runtime: str | None = None, output: Any = None, run: str = "r-1") -> None:
+        self.runtime, self.output, self.run = runtime, output, run
+        self.told: list[tuple[Any, ...]] = []
+        self.ends_when_told = False
+
+    async def start_new(self, name: str, instance: str, payload: Any) -> str:
+        if self.runtime == "Running":
+            raise RuntimeError("An Orchestration instance already exists.")
+        self.told.append(("start", payload["force"]))
+        self.runtime = "Running"
+        return instance
+
+    async def raise_event(self, instance: str, name: str, data: Any) -> None:
+        if self.ends_when_told:
+            self.runtime, self.ends_when_told = "Completed", False
+            raise RuntimeError("410: the instance has ended")
+        self.told.append(("event", name))
+
+    async def terminate(self, instance: str, reason: str) -> None:
+        self.told.append(("terminate", reason))
+        self.runtime = "Terminated"
+
+    async def get_status(self, instance: str) -> Any:
+        custom = {"run": self.run, "started": "2026-01-01T00:00:00+00:00", "step": "train", "problem": ""}
+        custom |= dict.fromkeys(("index", "steps", "done", "total", "since"), "")
+        runtime = None if self.runtime is None else SimpleNamespace(name=self.runtime)
+        return SimpleNamespace(runtime_status=runtime, custom_status=custom, output=self.output)
+
+
+async def called(function: Any, req: func.HttpRequest, platform: Platform) -> tuple[int, Any]:
+    response = await function(req, platform)
+    return response.status_code, json.loads(response.get_body())
+
+
+RETRAIN = management.retrain_now._function._func.__wrapped__
+CANCEL = management.cancel_run._function._func.__wrapped__
+SHOW = management.show_pipeline._function._func.__wrapped__
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(("value", "force"), [("true", True), ("1", True), ("", True), ("no", False), ("FALSE", False)])
+async def test_force_says_what_it_says(value: str, *, force: bool) -> None:
+    platform = Platform()
+    status, answer = await called(RETRAIN, request("POST", "x", force=value), platform)
+    assert (status, answer["started"], answer["force"]) == (202, True, force)
+    assert platform.told == [("start", force)]
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("value", ["maybe", "2", "tru"])
+async def test_a_force_that_means_nothing_is_refused(value: str) -> None:
+    platform = Platform()
+    status, answer = await called(RETRAIN, request("POST", "x", force=value), platform)
+    assert status == 400
+    assert answer["error"]["message"] == f"force={value} means nothing; write force=true or force=false"
+    assert platform.told == []
+
+
+@pytest.mark.usefixtures("world")
+async def test_a_forced_request_is_told_to_the_run_under_way() -> None:
+    platform = Platform("Running")
+    status, answer = await called(RETRAIN, request("POST", "x", force="true"), platform)
+    assert (status, answer["started"], answer["force"]) == (202, False, True)
+    assert platform.told == [("event", "force")]
+
+
+@pytest.mark.usefixtures("world")
+async def test_a_run_that_ends_while_it_is_told_is_followed_by_a_forced_one() -> None:
+    platform = Platform("Running")
+    platform.ends_when_told = True
+    status, answer = await called(RETRAIN, request("POST", "x", force="true"), platform)
+    assert (status, answer["started"]) == (202, True)
+    assert platform.told == [("start", True)]
+
+
+async def test_a_cancelled_run_gives_its_claims_back_and_says_so(world: World) -> None:
+    path = world.upload("a.csv", rows(0))
+    run = world.start()
+    claim(run, world.to)
+    platform = Platform("Running", run=run.run)
+    status, answer = await called(CANCEL, request("POST", "x", run=run.run), platform)
+    assert (status, answer["outcome"]) == (200, "cancelled")
+    assert [kind for kind, _ in platform.told] == ["terminate"]
+    assert world.ledger.state(path) == "pending"
+    record = management._record(PIPELINE, run.run)
+    assert (record["outcome"], record["sentence"]) == ("cancelled", "Cancelled on request.")
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(("runtime", "run"), [("Running", "another"), ("Completed", "r-1"), (None, "r-1")])
+async def test_only_the_run_under_way_can_be_cancelled(runtime: str | None, run: str) -> None:
+    platform = Platform(runtime, run=run)
+    status, answer = await called(CANCEL, request("POST", "x", run="r-1"), platform)
+    assert status == 409
+    assert "not under way" in answer["error"]["message"]
+    assert platform.told == []
+
+
+async def test_the_problem_is_that_of_the_file_as_it_is_now(world: World) -> None:
+    platform = Platform("Completed", {"outcome": "failed", "sentence": "shops.yaml:9: old", "mistake": True})
+    assert (await called(SHOW, request("GET", "x"), platform))[1]["problem"] is None
+    world.write_spec(SPEC.replace("rounds: 40", "rounds: forty"))
+    assert "rounds" in (await called(SHOW, request("GET", "x"), platform))[1]["problem"]
+    platform.runtime = "Running"
+    assert "rounds" in (await called(SHOW, request("GET", "x"), platform))[1]["problem"]

@@ -47,7 +47,7 @@ async def test_a_run_is_started_under_the_pipelines_one_name() -> None:
     platform = client()
     assert await ensure_run(platform, "shops", force=True)
     assert cast(Client, platform).started == [
-        ("retrain", "retrain-shops", {"pipeline": "shops", "force": True}),
+        ("retrain", "retrain-shops", {"pipeline": "shops", "force": True, "stale": False, "hub": ""}),
     ]
 
 

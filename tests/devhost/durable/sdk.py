@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from devhost.durable.history import FINISHED
 from devhost.durable.service import DurableService
+from devhost.durable.versions import Versions
 from devhost.protocol import FunctionInfo, HubOptions, Invocation, Outcome
 
 with warnings.catch_warnings():
@@ -90,7 +91,7 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
+async def hub(app: App, database: Path, versions: Versions | None = None) -> AsyncIterator[Hub]:
     """A running task hub for the app."""
     options = HubOptions(
         database=database,
@@ -99,6 +100,7 @@ async def hub(app: App, database: Path) -> AsyncIterator[Hub]:
         max_activities=10,
         webhook_base="http://localhost/runtime/webhooks/durabletask",
         rpc_base="http://localhost/durabletask/",
+        versions=versions or Versions(),
     )
     service = DurableService(options, app, app.functions())
     await service.start()
@@ -159,6 +161,15 @@ class Hub:
                 there = await self.status(instance)
                 if there is not None and condition(there):
                     return there
+                await asyncio.sleep(0.005)
+
+    async def eventually_entity(self, name: str, key: str) -> Any:
+        """The entity's state, once it has one."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                status, state = await self.ask("GET", f"entities/{name}/{key}")
+                if status == 200:
+                    return state
                 await asyncio.sleep(0.005)
 
     async def ended(self, instance: str = "one") -> Any:

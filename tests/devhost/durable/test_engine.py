@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import azure.durable_functions as df
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from devhost.durable import trying
+from devhost.durable.store import Store
 from tests.devhost.durable.sdk import App, hub
 
 pytestmark = pytest.mark.filterwarnings(
@@ -328,7 +329,7 @@ async def test_an_unknown_orchestrator_is_a_clear_error(app: App, tmp_path: Path
     assert "'nothing' doesn't exist" in problem["ExceptionMessage"]
 
 
-@pytest.mark.parametrize("instance", ["@x", "a%2Fb", "a%23b", "a%3Fb"])
+@pytest.mark.parametrize("instance", ["@x", "a%2Fb", "a%23b", "a%3Fb", "x" * 101])
 async def test_ids_that_the_platform_forbids_are_refused(app: App, tmp_path: Path, instance: str) -> None:
     @app.orchestrator
     def quick(context: Any) -> Steps:
@@ -378,81 +379,37 @@ def _named(name: str, function: Any) -> Any:
     return function
 
 
-# Programs: nested all, any, retries and sub-orchestrations, against a plain reading of the same program.
+async def test_a_disk_that_was_full_for_a_while_loses_no_work(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of work item fails to be written once: an episode, an activity's end, a timer, an entity's batch."""
+    monkeypatch.setattr(trying, "RETRY_SECONDS", 0.0)
+    failed: set[str] = set()
 
-LEAVES = st.one_of(
-    st.tuples(st.just("double"), st.integers(-5, 5)),
-    st.tuples(st.just("retried"), st.integers(0, 3)),
-    st.tuples(st.just("sub"), st.integers(-5, 5)),
-)
-PROGRAMS = st.recursive(
-    LEAVES,
-    lambda inner: st.tuples(st.sampled_from(["all", "sequence"]), st.lists(inner, min_size=1, max_size=4)),
-    max_leaves=8,
-)
+    def full_once(store: Store, name: str) -> None:
+        write = getattr(store, name)
 
+        def writing(*given: Any, **named: Any) -> Any:
+            if name not in failed:
+                failed.add(name)
+                raise sqlite3.OperationalError("database or disk is full")
+            return write(*given, **named)
 
-def _plain(program: Any) -> Any:
-    kind, given_ = program
-    if kind in {"all", "sequence"}:
-        return [_plain(part) for part in given_]
-    if kind == "retried":
-        return "ok" if given_ < 3 else "gave up"
-    return given_ * 2
+        monkeypatch.setattr(store, name, writing)
 
-
-def _interpret(context: Any, program: Any, path: str) -> Steps:
-    kind, given_ = program
-    if kind == "sequence":
-        results = []
-        for index, part in enumerate(given_):
-            results.append((yield from _interpret(context, part, f"{path}.{index}")))
-        return results
-    if kind == "all":
-        if all(part[0] in {"double", "sub"} for part in given_):
-            return (yield context.task_all([_task(context, part) for part in given_]))
-        return (yield from _interpret(context, ("sequence", given_), path))
-    if kind == "retried":
-        try:
-            return (yield context.call_activity_with_retry("flaky", RETRY, [f"{context.instance_id}{path}", given_]))
-        except Exception:
-            return "gave up"
-    return (yield _task(context, program))
-
-
-def _task(context: Any, program: Any) -> Any:
-    kind, given_ = program
-    return (
-        context.call_activity("double", given_) if kind == "double" else context.call_sub_orchestrator("half", given_)
-    )
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(program=PROGRAMS)
-async def test_generated_programs_come_out_as_they_read(program: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    app, failures = App(), dict[str, int]()
-
-    def double(number: Any) -> Any:
-        return number * 2
-
-    def flaky(request: Any) -> Any:
-        name, wanted = request
-        failures[name] = failures.get(name, 0) + 1
-        if failures[name] <= wanted:
-            raise OSError("again")
-        return "ok"
-
-    app.activity(double)
-    app.activity(flaky)
+    app.entity(_named("note", lambda context: context.set_state(context.get_input())))
 
     @app.orchestrator
-    def half(context: Any) -> Steps:
-        return (yield context.call_activity("double", context.get_input()))
+    def everything(context: Any) -> Steps:
+        doubled = yield context.call_activity("double", 2)
+        yield context.create_timer(context.current_utc_datetime + timedelta(milliseconds=1))
+        yield context.call_entity(df.EntityId("note", "one"), "set", doubled)
+        return doubled
 
-    @app.orchestrator
-    def program_(context: Any) -> Steps:
-        return (yield from _interpret(context, context.get_input(), ""))
-
-    async with hub(app, tmp_path_factory.mktemp("hub") / "hub.db") as running:
-        there = await running.run("program_", program)
-    assert (there["runtimeStatus"], there["output"]) == ("Completed", _plain(program))
+    async with hub(app, tmp_path / "hub.db") as running:
+        for name in ("append", "end_activity", "fire_timers", "set_entity"):
+            full_once(running.service._store, name)
+        there = await running.run("everything")
+        assert (there["runtimeStatus"], there["output"]) == ("Completed", 4)
+        assert failed == {"append", "end_activity", "fire_timers", "set_entity"}
+        assert app.calls.count("double") == 1

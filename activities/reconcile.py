@@ -1,0 +1,170 @@
+"""Wish and fact: the registry's alias `champion` is the wish, the live pointer is the fact; this makes them agree.
+
+Which of the two was moved last is told by `aligned.json`, which says for which generation of the pointer the alias was
+last seen to agree:
+
+    alias           pointer since then     what happens
+    agrees          any                    noted
+    elsewhere       not moved              somebody moved the alias: the version goes live if it serves; if not, the
+                                           alias is put back and the version gets a tag that says why
+    as it was left  moved                  the alias follows the pointer
+    elsewhere       moved                  both were moved and nothing says in which order: the pointer stays, which
+                                           serving follows already; the alias is put back with a tag that says so
+    deleted         any                    the alias is put back
+
+Each step may be repeated, and every change of the pointer is a compare-and-swap, so any number of reconcilers may work
+at once. Moves of the pointer are told to who listens here too, so that one whose process died is told all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from activities.dependencies import Dependencies
+from activities.live import Champion, read_champion
+from activities.pointing import DoesNotServe, Reason, checked, point_at
+from adapters.blobs import BlobConflict, BlobNotFound
+from adapters.events import EventType, Notice
+from adapters.pointer import LivePointer, Move, MoveKind
+from adapters.registry import CHAMPION, PREVIOUS, Registry
+from models.errors import bounded
+
+REFUSED_TAG = "ratchet.refused"
+"""Why a version that somebody wished to be the champion is not."""
+WHO = "the alias champion in the registry"
+MAX_TAG_CHARACTERS = 500
+EVENTS: dict[MoveKind, EventType] = {
+    "promoted": "Ratchet.ModelPromoted",
+    "approved": "Ratchet.ModelPromoted",
+    "followed": "Ratchet.ModelPromoted",
+    "rolled back": "Ratchet.ModelRolledBack",
+}
+
+type Outcome = Literal["no champion", "in line", "alias moved", "pointer moved", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What was done. `version` is the champion afterwards, None before the first promotion."""
+
+    outcome: Outcome
+    version: int | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """aligned.json: the alias and the pointer were last seen to agree on `version` at `generation`.
+
+    `told` is the last generation whose move was told to who listens. `etag` is the document's own.
+    """
+
+    generation: int = 0
+    version: int = 0
+    told: int = 0
+    etag: str | None = None
+
+
+def reconcile(pipeline: str, to: Dependencies) -> Reconciled:
+    """Brings alias and pointer in line, once. Raises RegistryError, PointerMoved and what storage raises."""
+    champion = read_champion(to.blobs, pipeline)
+    if champion is None:
+        return Reconciled("no champion", None, "there is no champion")
+    aligned = tell_moves(champion.pointer, _read(pipeline, to), to)
+    registry, pointer = to.registry(), champion.pointer
+    live, aliases = pointer.champion.version, registry.aliases(pipeline)
+    alias = aliases.get(CHAMPION)
+    if alias == live:
+        _set_previous(registry, pointer, aliases)
+        _note(pipeline, pointer, aligned, to)
+        return Reconciled("in line", live, f"champion is version {live}")
+    if alias is None or alias == aligned.version:
+        registry.set_alias(pipeline, CHAMPION, live)
+        _set_previous(registry, pointer, aliases)
+        _note(pipeline, pointer, aligned, to)
+        return Reconciled("alias moved", live, f"the alias champion is at version {live}")
+    if aligned.generation != pointer.generation:
+        reason = f"the champion was changed to version {live} ({pointer.why}) while the alias was moved, too"
+        return _refuse(registry, pointer, aligned, alias, reason, to)
+    return _follow_alias(registry, champion, aligned, alias, to)
+
+
+def _follow_alias(registry: Registry, champion: Champion, aligned: Aligned, alias: int, to: Dependencies) -> Reconciled:
+    pipeline = champion.pointer.pipeline
+    try:
+        manifest = checked(pipeline, alias, to)
+    except DoesNotServe as exc:
+        return _refuse(registry, champion.pointer, aligned, alias, exc.reason, to)
+    reason = Reason("followed", WHO, f"the alias champion was moved to version {alias}")
+    pointer = point_at(manifest, reason, champion, to)
+    aligned = tell_moves(pointer, aligned, to)
+    _set_previous(registry, pointer, {})
+    _note(pipeline, pointer, aligned, to)
+    return Reconciled("pointer moved", alias, f"version {alias} is live, as the alias wished")
+
+
+def _refuse(
+    registry: Registry, pointer: LivePointer, aligned: Aligned, alias: int, reason: str, to: Dependencies
+) -> Reconciled:
+    """The tag first: whoever sees the alias jump back finds it."""
+    live = pointer.champion.version
+    registry.tag(pointer.pipeline, alias, REFUSED_TAG, bounded(f"{to.now()}: {reason}", MAX_TAG_CHARACTERS))
+    registry.set_alias(pointer.pipeline, CHAMPION, live)
+    _note(pointer.pipeline, pointer, aligned, to)
+    return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
+
+
+def _set_previous(registry: Registry, pointer: LivePointer, aliases: Mapping[str, int]) -> None:
+    if pointer.history and aliases.get(PREVIOUS) != pointer.history[0].version:
+        registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
+
+
+def tell_moves(pointer: LivePointer, aligned: Aligned, to: Dependencies) -> Aligned:
+    """Tells the moves that were not told yet, oldest first. Whoever hears one twice knows it by its id."""
+    untold = sorted((m for m in pointer.moves if m.generation > aligned.told), key=lambda move: move.generation)
+    for move in untold:
+        to.tell(_notice(pointer.pipeline, move))
+    if not untold:
+        return aligned
+    return _write(pointer.pipeline, replace(aligned, told=pointer.generation), to)
+
+
+def _notice(pipeline: str, move: Move) -> Notice:
+    return Notice(EVENTS[move.kind], pipeline, str(move.generation), asdict(move))
+
+
+def _note(pipeline: str, pointer: LivePointer, aligned: Aligned, to: Dependencies) -> None:
+    now = replace(aligned, generation=pointer.generation, version=pointer.champion.version)
+    if now != aligned:
+        _write(pipeline, now, to)
+
+
+def _path(pipeline: str) -> str:
+    return f"models/{pipeline}/aligned.json"
+
+
+def _read(pipeline: str, to: Dependencies) -> Aligned:
+    try:
+        blob = to.blobs.get(_path(pipeline))
+    except BlobNotFound:
+        return Aligned()
+    return Aligned(**json.loads(blob.data), etag=blob.etag)
+
+
+def _write(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
+    """Another reconciler's note, if there is one meanwhile, stands: this one's work is seen by the next."""
+    document = {"generation": aligned.generation, "version": aligned.version, "told": aligned.told}
+    try:
+        etag = to.blobs.put(
+            _path(pipeline),
+            json.dumps(document).encode(),
+            if_match=aligned.etag,
+            only_new=aligned.etag is None,
+            content_type="application/json",
+        )
+    except BlobConflict:
+        return aligned
+    return replace(aligned, etag=etag)

@@ -1,0 +1,216 @@
+"""Wish and fact, with registry and storage in memory: every way in which alias and pointer can differ."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.live import read_champion
+from activities.pointing import PointerMoved, Reason, checked, point_at
+from activities.reconcile import REFUSED_TAG, reconcile
+from activities.rollback import rollback
+from adapters.pointer import LivePointer, pointer_path
+from adapters.registry import RegistryError
+from tests.activities.world import PIPELINE, SPEC, World, rows
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A champion, version 3, that was preceded by versions 1 and 2. Copied for each test."""
+    world = World(
+        tmp_path_factory.mktemp("trained"), SPEC.replace("minimum_rows: 50,", "minimum_rows: 50, improvement: -1,")
+    )
+    for number in range(3):
+        world.upload(f"{number}.csv", rows(10 * number, noise=0.5 - number / 10))
+        record = world.run()
+        assert record["outcome"] == "promoted", record["sentence"]
+    return world
+
+
+@pytest.fixture
+def world(trained: World, tmp_path: Path) -> World:
+    return trained.copy(tmp_path)
+
+
+def live(world: World) -> LivePointer:
+    champion = read_champion(world.blobs, PIPELINE)
+    assert champion is not None
+    return champion.pointer
+
+
+def told(world: World, kind: str) -> list[int]:
+    return [notice.data["version"] for notice in world.events.heard if notice.type == kind]
+
+
+def test_each_promotion_was_told_once_and_the_aliases_follow(world: World) -> None:
+    assert world.mlflow.alias == {"challenger": 3, "champion": 3, "previous": 2}
+    assert told(world, "Ratchet.ModelPromoted") == [1, 2, 3]
+    assert reconcile(PIPELINE, world.to).outcome == "in line"
+    assert told(world, "Ratchet.ModelPromoted") == [1, 2, 3]
+
+
+def test_a_moved_alias_moves_the_champion(world: World) -> None:
+    world.mlflow.alias["champion"] = 1
+    done = reconcile(PIPELINE, world.to)
+    assert (done.outcome, done.version) == ("pointer moved", 1)
+    pointer = live(world)
+    assert (pointer.champion.version, pointer.generation, pointer.moves[0].kind) == (1, 4, "followed")
+    assert world.mlflow.alias == {"challenger": 3, "champion": 1, "previous": 3}
+    assert told(world, "Ratchet.ModelPromoted") == [1, 2, 3, 1]
+    assert reconcile(PIPELINE, world.to).outcome == "in line"
+
+
+def test_a_deleted_alias_is_put_back(world: World) -> None:
+    del world.mlflow.alias["champion"]
+    assert reconcile(PIPELINE, world.to).outcome == "alias moved"
+    assert world.mlflow.alias["champion"] == 3
+    assert live(world).generation == 3
+
+
+def break_model(world: World) -> None:
+    world.blobs.put(f"models/{PIPELINE}/versions/1/model.onnx", b"another model")
+
+
+def lose(world: World) -> None:
+    world.blobs.delete(f"models/{PIPELINE}/versions/1/model.json")
+
+
+def garble(world: World) -> None:
+    world.blobs.put(f"models/{PIPELINE}/versions/1/model.json", b"{")
+
+
+def of_another(field: str, value: Any) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        path = f"models/{PIPELINE}/versions/1/model.json"
+        world.blobs.put(path, json.dumps({**world.read(path), field: value}).encode())
+
+    return change
+
+
+def change_columns(world: World) -> None:
+    world.write_spec(SPEC.replace("town: category", "town: number"))
+
+
+def change_classes(world: World) -> None:
+    world.write_spec(SPEC.replace("negative: kept", "negative: stays"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (break_model, "the stored bytes are not those that were exported"),
+        (lose, "storage has no such version"),
+        (garble, "its model.json cannot be read"),
+        (of_another("pipeline", "others"), "its model.json belongs to version 1 of others"),
+        (of_another("version", 7), "its model.json belongs to version 7 of shops"),
+        (change_columns, "it wants the column town as category, and the pipeline has it as number"),
+        (change_classes, "it answers kept, sold, and the pipeline stays, sold"),
+    ],
+    ids=["bytes", "missing", "garbled", "foreign", "renumbered", "columns", "classes"],
+)
+def test_a_wish_that_does_not_serve_is_refused_with_its_reason(
+    world: World, spoil: Callable[[World], None], reason: str
+) -> None:
+    spoil(world)
+    world.mlflow.alias["champion"] = 1
+    done = reconcile(PIPELINE, world.to)
+    assert done.outcome == "refused"
+    assert reason in done.sentence
+    assert reason in world.mlflow.tags[1, REFUSED_TAG]
+    assert (live(world).champion.version, live(world).generation) == (3, 3)
+    assert world.mlflow.alias["champion"] == 3
+    assert reconcile(PIPELINE, world.to).outcome == "in line"
+
+
+def test_a_pointer_that_moved_while_the_registry_was_away_is_followed(world: World) -> None:
+    world.mlflow.away = True
+    rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    with pytest.raises(RegistryError):
+        reconcile(PIPELINE, world.to)
+    world.mlflow.away = False
+    assert reconcile(PIPELINE, world.to).outcome == "alias moved"
+    assert world.mlflow.alias == {"challenger": 3, "champion": 2, "previous": 3}
+    assert told(world, "Ratchet.ModelRolledBack") == [2]
+
+
+def test_when_both_moved_the_fact_stays_and_the_wish_is_told_why(world: World) -> None:
+    rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    world.mlflow.alias["champion"] = 1
+    done = reconcile(PIPELINE, world.to)
+    assert (done.outcome, done.version) == ("refused", 2)
+    assert "odd scores" in world.mlflow.tags[1, REFUSED_TAG]
+    assert world.mlflow.alias["champion"] == 2
+
+
+def test_before_the_first_promotion_there_is_nothing_to_do(tmp_path: Path) -> None:
+    assert reconcile(PIPELINE, World(tmp_path).to).outcome == "no champion"
+
+
+def test_a_file_with_a_mistake_does_not_keep_anybody_from_a_good_version(world: World) -> None:
+    world.write_spec("name: [")
+    assert rollback(PIPELINE, 1, who="ann", why="odd scores", to=world.to).champion.version == 1
+
+
+class Dies(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("write", range(6))
+def test_a_process_that_dies_between_any_two_steps_is_finished_by_the_next(world: World, write: int) -> None:
+    """The write that it dies before: of the pointer, of an event, of a note, or in the registry."""
+    world.mlflow.alias["champion"] = 1
+    left = [write]
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            if left[0] == 0:
+                raise Dies
+            left[0] -= 1
+            return work(*given, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.blobs, "put", dying(world.blobs.put))
+        patch.setattr(world.mlflow, "set_alias", dying(world.mlflow.set_alias))
+        with contextlib.suppress(Dies):
+            reconcile(PIPELINE, world.to)
+    world.outbox.flush()
+    reconcile(PIPELINE, world.to)
+    assert (live(world).champion.version, live(world).generation) == (1, 4)
+    assert (world.mlflow.alias["champion"], world.mlflow.alias["previous"]) == (1, 3)
+    heard = {
+        notice.key: notice.data["version"] for notice in world.events.heard if notice.type == "Ratchet.ModelPromoted"
+    }
+    assert heard == {"1": 1, "2": 2, "3": 3, "4": 1}
+
+
+def test_of_two_movers_one_wins_and_the_other_says_so(world: World) -> None:
+    champion = read_champion(world.blobs, PIPELINE)
+    first, second = checked(PIPELINE, 1, world.to), checked(PIPELINE, 2, world.to)
+    point_at(first, Reason("followed", "one", "because"), champion, world.to)
+    with pytest.raises(PointerMoved, match="changed by somebody else"):
+        point_at(second, Reason("rolled back", "two", "because"), champion, world.to)
+    assert (live(world).champion.version, live(world).generation) == (1, 4)
+
+
+def test_generations_never_repeat_or_go_back_whoever_interleaves(world: World) -> None:
+    """Each mover reads, another moves in between, and the first tries again, as the callers do."""
+    seen = [live(world).generation]
+    for turn, version in enumerate((1, 2, 1, 3, 2)):
+        stale = read_champion(world.blobs, PIPELINE)
+        world.mlflow.alias["champion"] = version
+        reconcile(PIPELINE, world.to)
+        seen.append(live(world).generation)
+        with pytest.raises(PointerMoved):
+            point_at(checked(PIPELINE, 1 + turn % 3, world.to), Reason("approved", "x", "y"), stale, world.to)
+        assert live(world).generation == seen[-1]
+    assert seen == sorted(set(seen))
+    moves = [move.generation for move in live(world).moves]
+    assert moves == sorted(moves, reverse=True)
+    assert json.loads(world.blobs.get(pointer_path(PIPELINE)).data)["generation"] == seen[-1]

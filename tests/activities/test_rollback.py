@@ -1,0 +1,63 @@
+"""Back to an earlier version, and what that means for the runs that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from activities.live import read_champion
+from activities.pointing import DoesNotServe
+from activities.rollback import NothingToRollBack, rollback
+from tests.activities.test_reconcile import live, trained
+from tests.activities.world import PIPELINE, World, rows
+
+__all__ = ["trained"]
+
+
+@pytest.fixture
+def world(trained: World, tmp_path: Path) -> World:
+    return trained.copy(tmp_path)
+
+
+def test_back_to_the_version_before_and_further(world: World) -> None:
+    world.mlflow.away = True
+    first = rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    assert (first.champion.version, first.generation, first.who, first.why) == (2, 4, "ann", "odd scores")
+    assert [each.version for each in first.withdrawn] == [3]
+    second = rollback(PIPELINE, None, who="ann", why="odd, too", to=world.to)
+    assert second.champion.version == 1, "the one that was rolled back is not gone back to"
+    with pytest.raises(NothingToRollBack, match="no predecessor"):
+        rollback(PIPELINE, None, who="ann", why="odd", to=world.to)
+
+
+def test_to_a_named_version_and_on_again(world: World) -> None:
+    assert rollback(PIPELINE, 1, who="ann", why="odd scores", to=world.to).champion.version == 1
+    back = rollback(PIPELINE, 3, who="ann", why="it was the data", to=world.to)
+    assert (back.champion.version, back.withdrawn, back.moves[0].kind) == (3, (), "approved")
+
+
+def test_what_cannot_be_gone_back_to_is_said(world: World) -> None:
+    with pytest.raises(NothingToRollBack, match="is the champion"):
+        rollback(PIPELINE, 3, who="ann", why="odd", to=world.to)
+    with pytest.raises(DoesNotServe, match="storage has no such version"):
+        rollback(PIPELINE, 9, who="ann", why="odd", to=world.to)
+    assert live(world).generation == 3
+
+
+def test_without_a_champion(tmp_path: Path) -> None:
+    with pytest.raises(NothingToRollBack, match="has no champion yet"):
+        rollback(PIPELINE, None, who="ann", why="odd", to=World(tmp_path).to)
+
+
+def test_the_same_dataset_does_not_come_back_by_itself_new_data_does(world: World) -> None:
+    rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    record = world.run(world.start(force=True))
+    assert record["outcome"] == "kept"
+    assert "comes from the same dataset as version 3, which was rolled back (odd scores)" in record["sentence"]
+    assert live(world).champion.version == 2
+    world.upload("more.csv", rows(30, noise=0.1))
+    assert world.run()["outcome"] == "promoted"
+    champion = read_champion(world.blobs, PIPELINE)
+    assert champion is not None
+    assert champion.pointer.champion.version == 5

@@ -1,0 +1,160 @@
+"""The fault harness itself: its plan, its uploads, its proxy. And a sample of its scenarios on the real parts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bench.chaos.arena import arena
+from bench.chaos.customer import Customer
+from bench.chaos.game import Game
+from bench.chaos.proxy import FAULTS, FaultProxy, Trap, Weather
+from bench.chaos.scenarios import BOUNDARIES, FAMILIES, plan
+from bench.chaos.uploads import script
+from bench.floor import model_of
+from devhost.ports import free_ports
+
+
+def test_the_plan_is_the_same_every_time_and_holds_every_family() -> None:
+    scenarios = plan(206, seed=7)
+    assert scenarios == plan(206, seed=7)
+    assert scenarios != plan(206, seed=8)
+    assert len(scenarios) == 206 == len({scenario.pipeline for scenario in scenarios})
+    assert {scenario.family for scenario in scenarios} == set(FAMILIES)
+    killed = {(scenario.boundary, scenario.victim) for scenario in scenarios if scenario.boundary}
+    assert killed == {(boundary, victim) for boundary in BOUNDARIES for victim in ("workers", "host")}
+    alone = {kind for scenario in scenarios if len(scenario.storage) == 1 for kind in scenario.storage}
+    assert alone == set(FAULTS)
+    assert 60.0 in {scenario.registry_down for scenario in scenarios}
+
+
+def test_scripts_are_the_same_every_time_and_leave_something_to_train_on() -> None:
+    scripts = [script(seed) for seed in range(60)]
+    assert scripts == [script(seed) for seed in range(60)]
+    assert all(made.usable for made in scripts)
+    verbs = {upload.verb for made in scripts for upload in made.uploads}
+    assert verbs == {"put", "blocks", "copy", "delete"}
+    assert any(made.content.keys() - made.usable for made in scripts)
+
+
+def test_the_floor_makes_the_same_model_whatever_the_order_of_its_files() -> None:
+    from bench.chaos.uploads import SPEC
+    from models.spec import parse_spec
+
+    made = script(1)
+    spec = parse_spec(SPEC.format(name="shops"), source="shops.yaml")
+    files = {f"shops/{name}": made.content[name] for name in made.usable}
+    assert model_of(files, spec) == model_of(dict(reversed(files.items())), spec)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[FaultProxy, list[str]]]:
+    """A proxy before a server that answers 10,000 bytes, and the requests that reached that server."""
+    reached: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        reached.append(f"{request.method} {request.path} {len(await request.read())}")
+        return web.Response(body=b"x" * 10_000)
+
+    front, back = free_ports(2)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", back).start()
+    with FaultProxy(front, back) as made:
+        yield made, reached
+    await runner.cleanup()
+
+
+async def ask(proxy: FaultProxy, data: bytes | None = None) -> int:
+    """Bytes of the answer. Raises what urllib raises."""
+
+    def asked() -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{proxy.port}/a", data=data, timeout=2) as response:
+            return len(response.read())
+
+    return await asyncio.to_thread(asked)
+
+
+async def test_in_fair_weather_the_proxy_changes_nothing(proxy: tuple[FaultProxy, list[str]]) -> None:
+    made, reached = proxy
+    assert await ask(made) == 10_000
+    assert await ask(made, b"y" * 100_000) == 10_000
+    assert reached == ["GET /a 0", "POST /a 100000"]
+    assert made.clear().total() == 0
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "hang"])
+async def test_every_fault_is_what_it_says(proxy: tuple[FaultProxy, list[str]], fault: str) -> None:
+    made, reached = proxy
+    made.weather = Weather(seed=1, shares={fault: 1.0})  # type: ignore[dict-item]
+    if fault == "slow":
+        assert await ask(made) == 10_000
+    else:
+        with pytest.raises((OSError, HTTPException)) as caught:
+            await ask(made)
+        status = caught.value.code if isinstance(caught.value, urllib.error.HTTPError) else None
+        if isinstance(caught.value, urllib.error.HTTPError):
+            caught.value.close()
+        assert status == {"busy": 503, "error": 500, "lost error": 500}.get(fault)
+    assert bool(reached) == (fault not in {"busy", "error", "reset"})
+    assert made.clear() == {fault: 1}
+
+
+async def test_a_server_that_is_down_answers_nobody(proxy: tuple[FaultProxy, list[str]]) -> None:
+    made, reached = proxy
+    made.weather = Weather(down=True)
+    with pytest.raises((OSError, HTTPException)):
+        await ask(made)
+    assert reached == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_trap_springs_once(proxy: tuple[FaultProxy, list[str]], *, after: bool) -> None:
+    made, reached = proxy
+    sprung: list[int] = []
+    made.trap = Trap(re.compile(b"^GET /a"), after, lambda: sprung.append(len(reached)))
+    with pytest.raises((OSError, HTTPException)):
+        await ask(made)
+    assert await ask(made) == 10_000
+    assert sprung == [int(after)]
+
+
+def test_the_same_request_has_the_same_fate_whatever_the_run_is_called() -> None:
+    weather = Weather(seed=3, shares={"busy": 0.5})
+    one, other = (
+        b"PUT /devstoreaccount1/features/p/steps/%s/plan.json HTTP/1.1" % run
+        for run in (b"20261124T104313-c51abc27", b"20251224T114313-051abc27")
+    )
+    fates = [weather.fault(one, repetition) for repetition in range(50)]
+    assert fates == [weather.fault(other, repetition) for repetition in range(50)]
+    assert {"busy", None} == set(fates)
+
+
+@pytest.fixture(scope="module")
+def game(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Game]:
+    folder: Path = tmp_path_factory.mktemp("chaos")
+    with arena(folder) as stack, Customer(stack) as customer:
+        made = Game(stack, customer, seed=7)
+        made.open()
+        yield made
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_sample_of_the_scenarios_loses_nothing(game: Game, number: int) -> None:
+    scenario = [one for one in plan(206, seed=7) if one.family == "storage"][number]
+    result = game.play(scenario)
+    assert result.verdict.losses == ()
+    assert result.errors == {}
+    assert result.faults.total() > 0

@@ -1,0 +1,59 @@
+"""Wish and fact on the whole stack, with a real MLflow: its UI's click is what `set_registered_model_alias` does."""
+
+from __future__ import annotations
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from activities.reconcile import REFUSED_TAG
+from tests.activities.world import rows
+from tests.integration.shop import Shop
+
+pytestmark = pytest.mark.integration
+ROW = {"price": 20, "town": "Ghent"}
+
+
+def served(shop: Shop) -> str:
+    return shop.predict(ROW).headers["x-ratchet-model-version"]
+
+
+def alias(client: MlflowClient, shop: Shop, name: str) -> int:
+    return int(client.get_model_version_by_alias(shop.name, name).version)
+
+
+@pytest.mark.pipeline("wish")
+def test_the_alias_moves_the_served_model_and_a_rollback_moves_the_alias(shop: Shop) -> None:
+    client = MlflowClient(shop.stack.mlflow_url, shop.stack.mlflow_url)
+    for number, noise in enumerate((0.8, 0.1)):
+        path = shop.upload(f"{number}.csv", rows(10 * number, noise=noise))
+        assert shop.record_of(path)["outcome"] == "promoted"
+    shop.eventually(lambda: served(shop) == "2")
+    assert (alias(client, shop, "champion"), alias(client, shop, "previous")) == (2, 1)
+
+    # The webhook: nothing else looks at the alias here, since the reconciler's timer is years away.
+    client.set_registered_model_alias(shop.name, "champion", "1")
+    shop.eventually(lambda: served(shop) == "1")
+    assert shop.status()["champion"]["why"] == "the alias champion was moved to version 1"
+    shop.eventually(lambda: alias(client, shop, "previous") == 2)
+
+    # A version that somebody registered by hand, which storage does not have.
+    by_hand = client.create_model_version(shop.name, "file:///nowhere", await_creation_for=0)
+    client.set_registered_model_alias(shop.name, "champion", by_hand.version)
+    shop.eventually(lambda: alias(client, shop, "champion") == 1)
+    reason = client.get_model_version(shop.name, by_hand.version).tags[REFUSED_TAG]
+    assert "storage has no such version" in reason
+
+    # A lost webhook: the reconciler finds it.
+    (webhook,) = [each for each in client.list_webhooks() if each.name == "ratchet"]
+    client.delete_webhook(webhook.webhook_id)
+    client.set_registered_model_alias(shop.name, "champion", "2")
+    assert shop.ask("/admin/functions/reconcile", {}).status == 202
+    shop.eventually(lambda: served(shop) == "2")
+
+    back = shop.ask(f"/api/pipelines/{shop.name}/rollback", {"who": "ann", "why": "odd scores"})
+    assert (back.status, back.body["version"]) == (200, 1)
+    shop.eventually(lambda: served(shop) == "1")
+    assert (alias(client, shop, "champion"), alias(client, shop, "previous")) == (1, 2)
+    told = [line for line in shop.stack.events_file.read_text().splitlines() if f'"{shop.name}"' in line]
+    assert sum("Ratchet.ModelRolledBack" in line for line in told) == 1
+    assert sum("Ratchet.ModelPromoted" in line for line in told) == 4

@@ -1,0 +1,183 @@
+"""Rollback, approvals, the webhook and the reconciler as requests come in, with registry and storage in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import azure.functions as func
+import pytest
+
+from activities.reconcile import REFUSED_TAG
+from adapters.ledger import LedgerError
+from adapters.outbox import FOLDER
+from tests.activities.test_waiting import APPROVAL
+from tests.activities.world import PIPELINE, SPEC, World, rows
+from tests.adapters.test_mlflow_webhook import BODY, SECRET, signed
+from triggers import registry, services
+
+ALWAYS = SPEC.replace("minimum_rows: 50,", "minimum_rows: 50, improvement: -1,")
+
+
+def request(body: Any = None, headers: dict[str, str] | None = None, **route: str) -> func.HttpRequest:
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    parameters = {"pipeline": PIPELINE, **route}
+    return func.HttpRequest(method="POST", url="/", headers=headers or {}, route_params=parameters, body=data)
+
+
+async def answer(function: Any, given: func.HttpRequest) -> tuple[int, Any]:
+    """What the function that is bound to the route answers."""
+    response = await function._function._func(given)
+    return response.status_code, json.loads(response.get_body())
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """Two versions were promoted."""
+    world.write_spec(ALWAYS)
+    for number in range(2):
+        world.upload(f"{number}.csv", rows(10 * number))
+        assert world.run()["outcome"] == "promoted"
+    return world
+
+
+@pytest.fixture
+def hooked(served: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(services, "settings", lambda: SimpleNamespace(webhook_secret=SECRET))
+    return served
+
+
+def live(world: World) -> int:
+    return int(world.read(f"models/{PIPELINE}/live.json")["champion"]["version"])
+
+
+async def test_a_rollback(served: World) -> None:
+    status, body = await answer(registry.roll_back, request({"who": "ann", "why": "odd scores"}))
+    assert (status, body) == (200, {"pipeline": PIPELINE, "version": 1, "generation": 3})
+    assert served.mlflow.alias["champion"] == 1
+    status, body = await answer(registry.roll_back, request({"version": 1}))
+    assert (status, body["error"]["code"]) == (409, "NothingToRollBack")
+
+
+async def test_a_rollback_with_the_registry_away(served: World) -> None:
+    served.mlflow.away = True
+    assert (await answer(registry.roll_back, request({"version": 1})))[0] == 200
+    assert (live(served), served.mlflow.alias["champion"]) == (1, 2)
+    served.mlflow.away = False
+    registry.see_to(PIPELINE)
+    assert served.mlflow.alias["champion"] == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", {"version": "1"}, {"version": True}, {"version": 1.0}, {"who": 5}, {"why": "x" * 501}]
+)
+async def test_a_rollback_that_cannot_be_understood(served: World, body: Any) -> None:
+    status, answered = await answer(registry.roll_back, request(body))
+    assert (status, answered["error"]["code"]) == (400, "BadRequest")
+    assert live(served) == 2
+
+
+async def test_an_unknown_pipeline(served: World) -> None:
+    assert (await answer(registry.roll_back, request({}, pipeline="nobody")))[0] == 404
+
+
+async def test_an_approval(world: World) -> None:
+    world.write_spec(APPROVAL)
+    world.upload("a.csv", rows(0))
+    run = world.run()["run"]
+    for spoiled in ({"decision": "maybe", "who": "ann"}, {"decision": "approve"}, {}):
+        assert (await answer(registry.answer_approval, request(spoiled, id=run)))[0] == 400
+    decision = {"decision": "approve", "who": "ann", "why": "looks right"}
+    assert (await answer(registry.answer_approval, request(decision, id="other")))[0] == 409
+    status, body = await answer(registry.answer_approval, request(decision, id=run))
+    assert (status, body["outcome"], body["who"]) == (200, "promoted", "ann")
+    assert (live(world), world.mlflow.alias["champion"]) == (1, 1)
+    assert (await answer(registry.answer_approval, request({**decision, "decision": "reject"}, id=run)))[0] == 409
+
+
+async def test_an_approval_where_nothing_waits(served: World) -> None:
+    status, body = await answer(registry.answer_approval, request({"decision": "reject", "who": "bob"}, id="x"))
+    assert (status, body["error"]["code"]) == (404, "NothingWaits")
+
+
+async def test_a_webhook_moves_the_champion_once(hooked: World) -> None:
+    hooked.mlflow.alias["champion"] = 1
+    headers = signed(at=str(int(time.time())))
+    status, body = await answer(registry.on_webhook, request(BODY, headers))
+    assert (status, body["outcome"], body["version"]) == (200, "pointer moved", 1)
+    status, body = await answer(registry.on_webhook, request(BODY, headers))
+    assert (status, body["error"]["code"]) == (403, "WebhookRefused")
+    assert hooked.read(f"models/{PIPELINE}/live.json")["generation"] == 3
+
+
+async def test_a_wish_that_does_not_serve_is_answered_and_put_back(hooked: World) -> None:
+    hooked.blobs.put(f"models/{PIPELINE}/versions/1/model.onnx", b"another")
+    hooked.mlflow.alias["champion"] = 1
+    _, body = await answer(registry.on_webhook, request(BODY, signed(at=str(int(time.time())))))
+    assert (body["outcome"], body["version"]) == ("refused", 2)
+    assert "not those that were exported" in hooked.mlflow.tags[1, REFUSED_TAG]
+
+
+@pytest.mark.parametrize("change", [{"alias": "challenger"}, {"name": "nobody"}])
+async def test_other_aliases_and_other_models_are_none_of_our_business(hooked: World, change: dict[str, str]) -> None:
+    document = json.loads(BODY)
+    document["data"] |= change
+    body = json.dumps(document).encode()
+    assert await answer(registry.on_webhook, request(body, signed(body, at=str(int(time.time()))))) == (
+        200,
+        {"outcome": "ignored"},
+    )
+
+
+async def test_a_flood_of_forged_deliveries_reaches_no_storage(hooked: World) -> None:
+    before, hooked.blobs.away = hooked.blobs.paths(), True
+    for number in range(200):
+        forged = signed(delivery=f"d{number}", secret="guess", at=str(int(time.time())))
+        assert (await answer(registry.on_webhook, request(BODY, forged)))[0] == 403
+    hooked.blobs.away = False
+    assert hooked.blobs.paths() == before
+
+
+async def test_without_a_secret_no_webhook_is_taken(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "settings", lambda: SimpleNamespace(webhook_secret=None))
+    assert (await answer(registry.on_webhook, request(BODY, signed(at=str(int(time.time()))))))[0] == 403
+
+
+def run_reconciler() -> None:
+    registry.reconcile_all._function._func(None)
+
+
+def test_the_reconciler_finds_what_a_lost_webhook_would_have_told(served: World) -> None:
+    served.mlflow.alias["champion"] = 1
+    run_reconciler()
+    assert live(served) == 1
+
+
+def test_the_reconciler_sends_what_waits_and_minds_neither_registry_nor_topic_that_are_away(served: World) -> None:
+    served.events.away = served.mlflow.away = True
+    served.upload("2.csv", rows(20))
+    served.to.tell(served.events.heard[0])
+    run_reconciler()
+    assert len(served.blobs.paths(FOLDER)) == 1
+    served.events.away = served.mlflow.away = False
+    run_reconciler()
+    assert served.blobs.paths(FOLDER) == []
+
+
+def test_what_else_goes_wrong_for_one_pipeline_is_told_after_all_were_seen_to(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def see_to(pipeline: str) -> None:
+        seen.append(pipeline)
+        if pipeline == "a":
+            raise LedgerError("", "the table cannot be reached")
+
+    monkeypatch.setattr(services, "specs", lambda: SimpleNamespace(names=lambda: ("a", "b")))
+    monkeypatch.setattr(registry, "see_to", see_to)
+    with pytest.raises(ExceptionGroup, match="could not see to everything"):
+        run_reconciler()
+    assert seen == ["a", "b"]
