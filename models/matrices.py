@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,8 +17,10 @@ from models.partitions import GROUP, LABEL, TIME, WEIGHT
 if TYPE_CHECKING:
     import polars as pl
 
-_MAGIC = b"RATCHET-MATRIX-2\n"
-_DTYPES = {"x": np.float32, "y": np.float64, "time": np.float64, "fold": np.float64, "weight": np.float32}
+_MAGIC = b"RATCHET-MATRIX-2\n".rjust(64, b"#")
+"""As long as the blocks that .npy headers fill, so that the arrays lie where the processor likes to read them."""
+_DTYPES = {"time": np.float64, "fold": np.float64, "y": np.float64, "x": np.float32, "weight": np.float32}
+"""The wider numbers first: each array then begins at a multiple of its numbers' size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,8 @@ class MatrixPart:
     time: np.ndarray[Any, np.dtype[np.float64]]
     fold: np.ndarray[Any, np.dtype[np.float64]]
     weight: np.ndarray[Any, np.dtype[np.float32]]
+    mapped: mmap.mmap | None = None
+    """The file that the arrays are a view of, if they are."""
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
@@ -55,32 +61,38 @@ class MatrixPart:
         buffer = io.BytesIO(data)
         if buffer.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("this is no matrix part: it starts with something else")
-        arrays = {name: np.lib.format.read_array(buffer, allow_pickle=False) for name in _DTYPES}
+        arrays: dict[str, Any] = {name: np.lib.format.read_array(buffer, allow_pickle=False) for name in _DTYPES}
         if buffer.read(1):
             raise ValueError("this is no matrix part: something follows its arrays")
         return cls(**arrays)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The part in a file that `to_bytes` filled, memory-mapped: only what is read takes memory, and not for long.
+        """The part in a file that `to_bytes` filled, memory-mapped: only what is read takes memory.
 
         Raises ValueError when the file holds something else or was cut off.
         """
-        arrays: dict[str, Any] = {}
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise ValueError("this is no matrix part: it starts with something else")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            arrays: dict[str, Any] = {}
             for name in _DTYPES:
                 np.lib.format.read_magic(file)
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                count = math.prod(shape)
+                empty = np.empty(shape, dtype)
                 start = file.tell()
-                # An empty array cannot be mapped.
-                empty = 0 in shape
-                arrays[name] = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", start, shape)
-                file.seek(start + arrays[name].nbytes)
+                arrays[name] = np.frombuffer(mapped, dtype, count, start).reshape(shape) if count else empty
+                file.seek(arrays[name].nbytes, io.SEEK_CUR)
             if file.read(1):
                 raise ValueError("this is no matrix part: something follows its arrays")
-        return cls(**arrays)
+        return cls(**arrays, mapped=mapped)
+
+    def release(self) -> None:
+        """Gives the memory of a mapped part back until it is read again."""
+        if self.mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def matrix_part(x: np.ndarray[Any, np.dtype[np.float32]], frame: pl.DataFrame, *, key: str) -> MatrixPart:

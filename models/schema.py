@@ -23,6 +23,14 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+FEATURES: list[Any] = [
+    "carrier",
+    {"column": "distance", "clip": [0, 3000]},
+    {"ratio": ["distance", "air_time"], "name": "speed"},
+    {"column": "time_hour", "parts": ["hour", "weekday"]},
+]
+
+
 def pipeline_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of what `models.spec.parse_spec` accepts, as far as a schema can say it."""
     schema = PipelineSpec.model_json_schema()
@@ -31,6 +39,12 @@ def pipeline_schema() -> dict[str, Any]:
     fields["columns"]["additionalProperties"] = {"anyOf": [short_form, {"$ref": "#/$defs/Column"}]}
     fields["columns"]["examples"] = [EXAMPLE["columns"]]
     fields["name"]["pattern"] = f"^{SLUG.pattern}$"
+    fields["features"]["items"] = {
+        "anyOf": [{"type": "string", "description": "Short for {column: ...}."}, {"$ref": "#/$defs/Feature"}]
+    }
+    fields["features"]["examples"] = [FEATURES]
+    # A class may be called 1 or true, which YAML reads as a number or a truth.
+    parts["ClassNames"]["items"] = {"type": ["string", "integer", "boolean"]}
     parts["Label"]["oneOf"] = [{"required": ["column"]}, {"required": ["expression"]}]
     parts["Label"]["examples"] = [EXAMPLE["label"]]
     parts["Training"]["properties"]["parameters"]["propertyNames"] = {"enum": allowed_names()}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -294,8 +295,13 @@ def _sources_of(feature: Feature) -> frozenset[str]:
     return VALUES | {"timestamp"}
 
 
+@lru_cache(maxsize=64)
 def parse_spec(text: str, *, source: str) -> PipelineSpec:
-    """The spec in `text` (YAML). `source` is the file's name, for messages. Raises SpecError."""
+    """The spec in `text` (YAML). `source` is the file's name, for messages. Raises SpecError.
+
+    Kept for the last texts: every step of a run reads the same one, a spec never changes, and parsing takes longer than
+    some steps.
+    """
     try:
         root = yaml.compose(text, Loader=Loader)
         data = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)

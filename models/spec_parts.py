@@ -71,7 +71,7 @@ def _by_class(value: Any) -> Any:
 type Bound = Annotated[tuple[float | None, float | None], BeforeValidator(_tuple)]
 type Pair = Annotated[tuple[str, str], BeforeValidator(_tuple)]
 type Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-type ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names), Field(min_length=1)]
+type ClassNames = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_class_names)]
 
 
 class Column(Part):

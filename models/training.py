@@ -59,6 +59,7 @@ class TrainingRows(Protocol):
     def fold(self) -> np.ndarray[Any, np.dtype[np.float64]]: ...
     @property
     def weight(self) -> np.ndarray[Any, np.dtype[np.float32]]: ...
+    def release(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,17 @@ class _Rows(lgb.Sequence):  # type: ignore[misc]
 
     batch_size = BATCH_ROWS
 
-    def __init__(self, x: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> None:
-        self._x, self._rows = np.asarray(x), rows
+    def __init__(self, part: TrainingRows, rows: np.ndarray[Any, Any]) -> None:
+        self._part, self._x, self._rows = part, part.x, rows
 
     def __getitem__(self, index: int | slice | list[int]) -> np.ndarray[Any, Any]:
         rows: np.ndarray[Any, Any] = self._x[self._rows[index]]
-        # LightGBM wants the single rows that it samples as float64, and takes batches as they are.
-        return rows if isinstance(index, slice) else rows.astype(np.float64)
+        if not isinstance(index, slice):
+            # LightGBM wants the single rows that it samples as float64.
+            return rows.astype(np.float64)
+        if index.stop is None or index.stop >= len(self._rows):
+            self._part.release()
+        return rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -211,7 +216,7 @@ def _taken(
             weight = weight * np.exp2(-age / spec.training.half_life_days).astype(np.float32)
         if class_weights is not None:
             weight = weight * class_weights[y.astype(np.intp)]
-    chosen_rows = [_Rows(part.x, rows) for part, rows in places if len(rows)]
+    chosen_rows = [_Rows(part, rows) for part, rows in places if len(rows)]
     if sum(rows.nbytes for rows in chosen_rows) > COPIED_BYTES:
         return _Taken(chosen_rows, y, weight)
     return _Taken([rows[:] for rows in chosen_rows], y, weight)

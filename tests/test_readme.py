@@ -31,3 +31,11 @@ def test_every_setting_that_the_app_reads_is_explained() -> None:
     names = set(re.findall(r'"((?:RATCHET|MLFLOW)_[A-Z_]+)"', source))
     assert names
     assert sorted(name for name in names if name not in README) == []
+
+
+def test_the_pipeline_that_the_documentation_builds_up_has_no_mistake() -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    spec = parse_spec("\n".join(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)), source="pipelines.md")
+    check_expressions(spec)
+    assert spec.task == "regression"
+    assert len(spec.feature_columns) == 10

@@ -399,3 +399,128 @@ def test_looking_tells_how_long_uploads_have_waited(world: World) -> None:
     uploads = look(RetrainRequest(PIPELINE), world.to)
     assert uploads.pending == 2
     assert uploads.oldest < uploads.newest
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_order_of_uploads_and_the_number_of_threads_do_not_change_the_model(
+    world: World, tmp_path: Path, reverse: bool
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    twin = World(other)
+    object.__setattr__(twin.to, "threads", 2)
+    names = [f"{day:02d}.csv" for day in range(0, 20, 5)]
+    for each, order in ((world, names), (twin, names[::-1] if reverse else names)):
+        for name in order:
+            each.upload(name, rows(int(name[:2]), days=5, per_day=100))
+        each.run()
+    shas = {w.read(f"models/{PIPELINE}/versions/1/model.json")["model_sha256"] for w in (world, twin)}
+    assert len(shas) == 1
+
+
+def _training_rows(world: World) -> int:
+    return int(world.mlflow.versions[-1].parameters["training_rows"])
+
+
+@pytest.mark.parametrize(("window", "days"), [("{partitions: 2}", 20 - 2), ("{days: 5}", 5), ("{}", 40 - 2)])
+def test_a_window_limits_what_teaches(world: World, window: str, days: int) -> None:
+    world.write_spec(f"{SPEC}window: {window}\n")
+    for day in range(0, 40, 10):
+        world.upload(f"{day:02d}.csv", rows(day))
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]
+    # A tenth of the rows only stops training.
+    assert _training_rows(world) == pytest.approx(days * 60 * 0.9, rel=0.1)
+    lineage = world.read(f"models/{PIPELINE}/versions/1/model.json")["lineage"]
+    assert len(lineage["partitions"]) == {"{partitions: 2}": 2, "{days: 5}": 1, "{}": 4}[window]
+
+
+def test_a_file_from_before_the_window_changes_nothing(world: World) -> None:
+    world.write_spec(f"{SPEC}window: {{partitions: 1}}\n")
+    world.upload("b.csv", rows(10))
+    world.run()
+    path = world.upload("a.csv", rows(0))
+    assert world.run()["outcome"] == "kept"
+    assert world.ledger.state(path) == "included"
+    assert world.mlflow.aliases["champion"] == 1
+
+
+HASHED = SPEC.replace("holdout: {days: 2}", "holdout: {by: hash, fraction: 0.25}")
+GROUPED = SPEC.replace("holdout: {days: 2}", "holdout: {by: group, column: shop, fraction: 0.5}").replace(
+    "  town: category\n", "  town: category\n  shop: text\n"
+)
+
+
+def with_shops(data: bytes) -> bytes:
+    header, *lines = data.splitlines()
+    return b"\n".join([header + b",shop", *(line + b",S%d" % (number % 60) for number, line in enumerate(lines))])
+
+
+def test_rows_held_out_by_hash_judge_both_models_and_others_neither(world: World) -> None:
+    world.write_spec(HASHED)
+    world.upload("a.csv", rows(0))
+    first = world.run()
+    assert first["judged_rows"] == pytest.approx(150, abs=40)
+    # More is held out now; of the file that the champion saw, only what it held out counts.
+    world.write_spec(HASHED.replace("0.25", "0.5"))
+    wider = world.run()
+    assert wider["champion"]["version"] == 1
+    assert wider["judged_rows"] == first["judged_rows"]
+    if wider["outcome"] == "kept":
+        # A file that the champion never saw counts as it is held out now.
+        world.upload("b.csv", rows(10))
+        assert world.run()["judged_rows"] == pytest.approx(first["judged_rows"] + 300, abs=60)
+
+
+def test_a_file_that_is_uploaded_again_may_have_its_rows_in_other_places(world: World) -> None:
+    world.write_spec(HASHED)
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.upload("a.csv", rows(0) + b"\n")
+    record = world.run()
+    assert record["judged_rows"] == 0
+    assert record["decision"]["warnings"][0].endswith("holdout rows taught the champion and do not count; 0 remain")
+
+
+def test_groups_are_held_out_as_a_whole(world: World) -> None:
+    world.write_spec(GROUPED)
+    world.upload("a.csv", with_shops(rows(0)))
+    first = world.run()
+    assert first["judged_rows"] % 10 == 0
+    assert 0 < first["judged_rows"] < 600
+    world.upload("b.csv", with_shops(rows(10)))
+    second = world.run()
+    assert second["judged_rows"] == 2 * first["judged_rows"]
+    # The same groups are held out of a file that is uploaded again.
+    world.upload("a.csv", with_shops(rows(0)) + b"\n")
+    assert world.run(world.start(force=True))["judged_rows"] == second["judged_rows"]
+
+
+def test_a_graph_that_answers_otherwise_fails_the_run_with_the_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models import parity
+
+    monkeypatch.setitem(parity.TOLERANCES, "exact", -1.0)
+    world.upload("a.csv", rows(0))
+    record = world.run()
+    assert record["outcome"] == "failed"
+    assert "of the row price=" in record["sentence"]
+    assert world.mlflow.versions == []
+
+
+def test_a_filter_and_its_count_are_in_the_record(world: World) -> None:
+    world.write_spec(f"{SPEC}filter: price > 20\n")
+    world.upload("a.csv", rows(0))
+    (partition,) = world.run()["partitions"]
+    assert partition["left_out"] > 50
+    assert partition["left_out"] + partition["rows"] == 600
+
+
+def test_features_computed_in_another_way_do_not_read_uploads_again(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.blobs.reads.clear()
+    world.write_spec(f"{SPEC}features: [{{column: price, clip: [5, 90]}}, town]\n")
+    assert world.run()["outcome"] in {"promoted", "kept"}
+    assert not [path for path in world.blobs.reads if path.startswith("training/")]

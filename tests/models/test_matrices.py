@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,30 @@ def test_fortran_order_is_stored_as_c_order() -> None:
     assert turned.to_bytes() == one.to_bytes()
 
 
+@pytest.mark.parametrize("rows", [0, 1, 50])
+def test_a_file_is_mapped_to_the_same_arrays(rows: int, tmp_path: Path) -> None:
+    before, path = part(rows), tmp_path / "part.bin"
+    path.write_bytes(before.to_bytes())
+
+    after = MatrixPart.open(path)
+
+    for name in ("x", "y", "time", "fold", "weight"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+        assert getattr(after, name).flags.aligned
+    after.release()
+    assert after.to_bytes() == before.to_bytes()
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"x" + b, lambda b: b[:40], lambda b: b""]
 )
-def test_damaged_bytes_are_refused(damage: Any) -> None:
+def test_damaged_bytes_are_refused(damage: Any, tmp_path: Path) -> None:
     with pytest.raises((ValueError, EOFError)):
         MatrixPart.from_bytes(damage(part().to_bytes()))
+    path = tmp_path / "part.bin"
+    path.write_bytes(damage(part().to_bytes()))
+    with pytest.raises((ValueError, EOFError)):
+        MatrixPart.open(path)
 
 
 WRONG = [

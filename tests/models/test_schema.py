@@ -10,6 +10,7 @@ import yaml
 
 from models.schema import EXAMPLE, pipeline_schema, schema_text
 from models.spec import PipelineSpec, SpecError, parse_spec
+from models.spec_lines import Loader
 from tests.models.flights import PIPELINE, ROOT
 
 SCHEMA = pipeline_schema()
@@ -40,7 +41,8 @@ def _fits(value: Any, keyword: str, schema: Any) -> bool:  # noqa: PLR0912
         case "$ref":
             return fits(value, SCHEMA["$defs"][rule.removeprefix("#/$defs/")])
         case "type":
-            return isinstance(value, TYPES[rule]) and (rule == "boolean" or not isinstance(value, bool))
+            kinds = rule if isinstance(rule, list) else [rule]
+            return any(isinstance(value, TYPES[k]) and (k == "boolean" or not isinstance(value, bool)) for k in kinds)
         case "const":
             return bool(value == rule)
         case "enum":
@@ -65,6 +67,12 @@ def _fits(value: Any, keyword: str, schema: Any) -> bool:  # noqa: PLR0912
             return re.search(rule, value) is not None
         case "minProperties":
             return bool(len(value) >= rule)
+        case "minItems":
+            return not isinstance(value, list) or len(value) >= rule
+        case "maxItems":
+            return not isinstance(value, list) or len(value) <= rule
+        case "prefixItems":
+            return not isinstance(value, list) or all(fits(item, part) for item, part in zip(value, rule, strict=False))
         case "items":
             return all(fits(item, rule) for item in value)
         case "propertyNames":
@@ -91,7 +99,55 @@ def test_pipelines_and_examples_fit_and_parse() -> None:
         assert isinstance(parse_spec(text, source="x.yaml"), PipelineSpec)
 
 
+RICH = """
+name: rich
+task: multiclass
+columns:
+  at: timestamp
+  kind: category
+  a: number
+  b: {type: number, minimum: 0}
+  w: number
+  shop: text
+label: {column: kind, classes: [1, true, other]}
+time: at
+filter: a > 0
+weight: w
+features:
+  - a
+  - {column: b, clip: [null, 5], name: capped}
+  - {ratio: [a, b], name: speed}
+  - {difference: [a, b]}
+  - {column: at, parts: [hour, weekday, month, day_of_year]}
+  - {column: at, age_at: 2026-01-31}
+window: {partitions: 3}
+holdout: {by: group, column: shop, fraction: 0.3}
+validation: {days: 3}
+slices: [shop]
+training:
+  objective: multiclass
+  boosting: dart
+  half_life_days: 30
+  class_weights: {other: 2}
+  monotone: {a: increasing}
+  parameters: {eta: 0.1}
+gate: {metric: macro_f1, minimum: {accuracy: 0.5}, maximum: {log_loss: 2}, slice_loss: 0.1}
+"""
+
+
+def test_everything_that_a_pipeline_may_say_fits() -> None:
+    assert fits(yaml.load(RICH, Loader=Loader), SCHEMA)  # noqa: S506 (it is a SafeLoader)
+    assert parse_spec(RICH, source="rich.yaml").inputs == ("a", "b", "at")
+
+
 MISTAKES = [
+    ("time: when", "time: when\nfeatures: [[hour]]"),
+    ("time: when", "time: when\nfeatures: [{column: hour, clip: [1]}]"),
+    ("time: when", "time: when\nfeatures: [{ratio: [hour, distance, delay]}]"),
+    ("time: when", "time: when\nfeatures: [{column: when, parts: [second]}]"),
+    ("time: when", "time: when\nholdout: {by: day}"),
+    ("time: when", "time: when\ngate: {metric: accurate}"),
+    ("time: when", "time: when\ntraining: {class_weights: equal}"),
     ("time: when", "times: when"),
     ("time: when", "time: [when]"),
     ("name: small", "name: Small Pipeline"),
