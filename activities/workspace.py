@@ -19,6 +19,8 @@ from adapters.blobs import BlobNotFound, BlobStore
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
+INPUTS = "inputs.json"
+"""The digest of what the run is about."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 READERS = 16
