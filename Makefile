@@ -12,7 +12,7 @@ AZURITE := $(VENV)/azurite
 
 COMPILE := --quiet --universal --no-header --no-annotate --python-version
 
-.PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-train bench-retrain lint format lock schema clean setup
+.PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-train bench-retrain bench-skew lint format lock schema clean setup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ chaos: $(READY) ## 206 seeded scenarios of faults on the real parts (SCENARIOS=,
 
 bench-retrain: $(READY) ## How long a retrain takes, beside a single script that does the same
 	@$(BIN)/python -m bench.retrain
+
+bench-skew: $(READY) ## One huge partition, 10,000 tiny ones, twenty pipelines at once: nothing may grow with the load
+	@$(BIN)/python -m bench.skew
 
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host

@@ -20,6 +20,8 @@ from adapters.pointer import version_path
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
+INPUTS = "inputs.json"
+"""The digest of what the run is about."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 READERS = 16
