@@ -33,7 +33,7 @@ from devhost.supervisor import Part, PartFailed, Supervisor
 from models.manifest import Signature
 from serving.session import Session
 
-ROUNDS, SECONDS = 5, 3.0
+ROUNDS, SECONDS = 5, 2.0
 MONTHS = (1, 2, 3)
 TOLERANCE = 1e-6
 """mlflow turns doubles into text and back; everybody else is exact."""
