@@ -12,6 +12,9 @@ from adapters.blobs import BlobConflict
 from adapters.registry import CHALLENGER, Submission, VersionTaken
 from models.manifest import GoldenRows, Lineage, LineagePartition, Manifest, Signature
 
+EXAMPLES = 3
+"""Rows of input that go along with a version, for people to try it with."""
+
 
 def register(run: RunRef, to: Dependencies) -> Done:
     """Registers by run key, writes `models/{pipeline}/versions/{n}/`, and `version.json` for the steps that follow."""
@@ -46,9 +49,12 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
     return Submission(
         pipeline=run.pipeline,
         run=run.run,
+        key=run.run,
         model=model,
         signature=Signature.from_dict(exported["signature"]),
         description=decision["sentence"],
+        started=run.started,
+        example={name: values[:EXAMPLES] for name, values in exported["golden"]["inputs"].items()},
         parameters={
             "rounds": str(spec.training.rounds),
             "best_iteration": str(training["best_iteration"]),
@@ -59,17 +65,17 @@ def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], mod
             **{name: str(value) for name, value in spec.training.parameters.items()},
         },
         metrics={name: float(value) for name, value in metrics.items() if value is not None},
-        curve=[(step, value) for step, value in enumerate(training["curve"], start=1)],
+        curves={"validation_log_loss": training["curve"]},
         tags={
             "ratchet.decision": "promoted" if decision["promote"] else "rejected",
             "ratchet.dataset": dataset["id"],
             "ratchet.model_sha256": exported["sha256"],
         },
-        documents={
-            "spec.yaml": workspace.spec_text(),
-            "lineage.json": json.dumps(dataset, indent=2, sort_keys=True),
-            "decision.json": json.dumps(decision, indent=2, sort_keys=True),
-            "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True),
+        files={
+            "spec.yaml": workspace.spec_text().encode(),
+            "lineage.json": json.dumps(dataset, indent=2, sort_keys=True).encode(),
+            "decision.json": json.dumps(decision, indent=2, sort_keys=True).encode(),
+            "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True).encode(),
         },
     )
 

@@ -33,29 +33,45 @@ class VersionTaken(RegistryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """A challenger to be registered. `run` is the idempotency key: a second submission finds the first one's version.
+class DataSource:
+    """One partition that a model was made from: where it is (container/path), its eTag, and its usable rows."""
 
-    `curve` holds (round, validation log loss). `documents` are text files by name, stored beside the model.
+    path: str
+    etag: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A challenger to be registered. `key` makes it idempotent: a second submission finds the first one's version.
+
+    Parameters may not differ between submissions with the same key; everything else may. `started` is ISO 8601, or ''
+    for now. `example` has some rows of input by column, None for missing. `curves` are metrics with a value after each
+    round, the first of them round 1. `dataset` names the `sources` together. `files` lie beside the model, by path.
     """
 
     pipeline: str
     run: str
+    key: str
     model: bytes
     signature: Signature
     description: str
+    started: str = ""
+    example: Mapping[str, Sequence[float | str | None]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    curve: Sequence[tuple[int, float]] = ()
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    documents: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    sources: Sequence[DataSource] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Registry(Protocol):
     """Synchronous. Every method raises RegistryError and may be repeated."""
 
     def register(self, submission: Submission) -> int:
-        """The number of the version with this run key; made now, or by an earlier try."""
+        """The number of the version with this key; made now, or by an earlier try."""
         ...
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:

@@ -17,7 +17,7 @@ class MemoryRegistry:
     def register(self, submission: Submission) -> int:
         self._reach()
         for number, known in enumerate(self.versions, start=1):
-            if known.run == submission.run:
+            if known.key == submission.key:
                 return number
         self.versions.append(submission)
         return len(self.versions)
