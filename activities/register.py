@@ -7,13 +7,11 @@ from typing import Any
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
+from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
-from adapters.registry import CHALLENGER, Submission, VersionTaken
+from adapters.registry import CHALLENGER, VersionTaken
 from models.manifest import GoldenRows, Lineage, LineagePartition, Manifest, Signature
-
-EXAMPLES = 3
-"""Rows of input that go along with a version, for people to try it with."""
 
 
 def register(run: RunRef, to: Dependencies) -> Done:
@@ -22,7 +20,7 @@ def register(run: RunRef, to: Dependencies) -> Done:
     exported = workspace.read("export.json")
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     registry = to.registry()
-    version = registry.register(_submission(run, workspace, exported, model))
+    version = registry.register(make_submission(run, workspace, exported, model))
     registry.set_alias(run.pipeline, CHALLENGER, version)
     model_path = workspace.version_path(version, "model.onnx")
     manifest = _manifest(run, workspace, exported, version, model_path)
@@ -38,46 +36,6 @@ def register(run: RunRef, to: Dependencies) -> Done:
     to.blobs.put(model_path, model)
     workspace.write("version.json", {"version": version, "manifest_path": manifest_path})
     return Done(sentence=f"version {version}")
-
-
-def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], model: bytes) -> Submission:
-    dataset, training = workspace.read("dataset.json"), workspace.read("training.json")
-    evaluation, decision = workspace.read("evaluation.json"), workspace.read("decision.json")
-    spec = workspace.spec()
-    champion = {f"champion_{name}": value for name, value in (evaluation["champion"] or {}).items()}
-    metrics = {**evaluation["challenger"], **champion, "parity_worst": exported["parity"]["worst"]}
-    return Submission(
-        pipeline=run.pipeline,
-        run=run.run,
-        key=run.run,
-        model=model,
-        signature=Signature.from_dict(exported["signature"]),
-        description=decision["sentence"],
-        started=run.started,
-        example={name: values[:EXAMPLES] for name, values in exported["golden"]["inputs"].items()},
-        parameters={
-            "rounds": str(spec.training.rounds),
-            "best_iteration": str(training["best_iteration"]),
-            "seed": str(spec.training.seed),
-            "export": spec.export,
-            "training_rows": str(training["training_rows"]),
-            "judged_rows": str(evaluation["rows"]),
-            **{name: str(value) for name, value in spec.training.parameters.items()},
-        },
-        metrics={name: float(value) for name, value in metrics.items() if value is not None},
-        curves={"validation_log_loss": training["curve"]},
-        tags={
-            "ratchet.decision": "promoted" if decision["promote"] else "rejected",
-            "ratchet.dataset": dataset["id"],
-            "ratchet.model_sha256": exported["sha256"],
-        },
-        files={
-            "spec.yaml": workspace.spec_text().encode(),
-            "lineage.json": json.dumps(dataset, indent=2, sort_keys=True).encode(),
-            "decision.json": json.dumps(decision, indent=2, sort_keys=True).encode(),
-            "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True).encode(),
-        },
-    )
 
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:

@@ -124,7 +124,7 @@ class MlflowRegistry:
             self._client.log_inputs(run_id, _inputs(submission))
         model = {f"model/{name}": data for name, data in model_files(submission, run_id).items()}
         with tempfile.TemporaryDirectory(prefix="ratchet-register-") as directory:
-            for name, data in {**submission.files, **model}.items():
+            for name, data in {**submission.files(), **model}.items():
                 file = Path(directory, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)

@@ -5,7 +5,7 @@ Serving never depends on it; the live pointer is what serving follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,7 +47,8 @@ class Submission:
 
     Parameters may not differ between submissions with the same key; everything else may. `started` is ISO 8601, or ''
     for now. `example` has some rows of input by column, None for missing. `curves` are metrics with a value after each
-    round, the first of them round 1. `dataset` names the `sources` together. `files` lie beside the model, by path.
+    round, the first of them round 1. `dataset` names the `sources` together. `files` makes the files that lie beside
+    the model, by path; it is called only where they are stored, because pictures take seconds.
     """
 
     pipeline: str
@@ -64,7 +65,7 @@ class Submission:
     tags: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
     sources: Sequence[DataSource] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Callable[[], Mapping[str, bytes]] = dict
 
 
 class Registry(Protocol):

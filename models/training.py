@@ -43,13 +43,17 @@ class TrainingRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A booster as text, cut to its best iteration. `curve` is the validation log loss after each round."""
+    """A booster as text, cut to its best iteration.
+
+    `curve` is the log loss of the validation rows after each round, `training_curve` that of the rows that teach.
+    """
 
     booster_text: str
     best_iteration: int
     training_rows: int
     validation_rows: int
     curve: tuple[float, ...]
+    training_curve: tuple[float, ...]
     importance: Mapping[str, float]
 
     def summary(self) -> dict[str, Any]:
@@ -83,8 +87,9 @@ def train(
             parameters,
             training,
             num_boost_round=spec.training.rounds,
-            valid_sets=[validation],
-            valid_names=["validation"],
+            # The training rows are only measured: early stopping does not look at them.
+            valid_sets=[training, validation],
+            valid_names=["training", "validation"],
             callbacks=[
                 lgb.early_stopping(spec.training.early_stopping, first_metric_only=True, verbose=False),
                 lgb.record_evaluation(curve),
@@ -100,6 +105,7 @@ def train(
         training_rows=int((~validating).sum()),
         validation_rows=int(validating.sum()),
         curve=tuple(curve["validation"]["binary_logloss"]),
+        training_curve=tuple(curve["training"]["binary_logloss"]),
         importance=dict(zip(names, gains.tolist(), strict=True)),
     )
 

@@ -6,7 +6,7 @@ Deterministic: no clock but the context's, no environment, no I/O. Every figure 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -175,7 +175,7 @@ def _steps(
     progress.enter("gate")
     judged = Judged.from_dict((yield from _call(context, contracts.JUDGE, run)))
     progress.enter("register")
-    yield from _call(context, contracts.REGISTER, run, REGISTRY_RETRY)
+    yield from _call(context, contracts.REGISTER, replace(run, seconds=tuple(progress.seconds)), REGISTRY_RETRY)
     progress.enter("promote")
     if not judged.promote:
         return "kept", judged.sentence

@@ -43,7 +43,7 @@ def submission(run: str, **changed: Any) -> Submission:
         tags={"ratchet.decision": "promoted"},
         dataset="d1",
         sources=[DataSource(f"training/stores/{number}.csv", f'"0x{number}"', 10 * number) for number in (1, 2)],
-        files={"spec.yaml": b"name: stores\n", "plots/roc.png": b"a picture"},
+        files=lambda: {"spec.yaml": b"name: stores\n", "plots/roc.png": b"a picture"},
     )
     return replace(whole, **changed)
 
