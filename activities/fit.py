@@ -110,5 +110,6 @@ def _entry(partition: PlannedPartition, outcome: dict[str, Any]) -> dict[str, An
         "etag": partition.etag,
         "key": partition.key,
         "rows": outcome["rows"],
+        "time_min": outcome["profile"]["time_min"],
         "time_max": outcome["profile"]["time_max"],
     }

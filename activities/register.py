@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
+from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
 from adapters.events import Notice
-from adapters.registry import CHALLENGER, Submission, VersionTaken
+from adapters.registry import CHALLENGER, VersionTaken
 from models.manifest import GoldenRows, HoldoutRule, Lineage, LineagePartition, Manifest, Signature
 
 
@@ -24,7 +24,7 @@ def register(run: RunRef, to: Dependencies) -> Done:
     exported = workspace.read("export.json")
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     registry = to.registry()
-    version = registry.register(_submission(run, workspace, exported, model))
+    version = registry.register(make_submission(run, workspace, exported, model))
     registry.set_alias(run.pipeline, CHALLENGER, version)
     model_path = workspace.version_path(version, "model.onnx")
     manifest = _manifest(run, workspace, exported, version, model_path)
@@ -46,54 +46,9 @@ def register(run: RunRef, to: Dependencies) -> Done:
     return Done(sentence=f"version {version}")
 
 
-def _submission(run: RunRef, workspace: Workspace, exported: dict[str, Any], model: bytes) -> Submission:
-    dataset, training = workspace.read("dataset.json"), workspace.read("training.json")
-    evaluation, decision = workspace.read("evaluation.json"), workspace.read("decision.json")
-    spec = workspace.spec()
-    champion = {f"champion_{name}": value for name, value in (evaluation["champion"] or {}).items()}
-    metrics = {**evaluation["challenger"], **champion, "parity_worst": exported["parity"]["worst"]}
-    return Submission(
-        pipeline=run.pipeline,
-        run=run.run,
-        key=_key(run, dataset["id"], exported["sha256"]),
-        model=model,
-        signature=Signature.from_dict(exported["signature"]),
-        description=decision["sentence"],
-        parameters={
-            "task": spec.task,
-            "objective": spec.objective,
-            "rounds": str(spec.training.rounds),
-            "best_iteration": str(training["best_iteration"]),
-            "seed": str(spec.training.seed),
-            "export": spec.export,
-            "training_rows": str(training["training_rows"]),
-            "judged_rows": str(evaluation["rows"]),
-            **{name: str(value) for name, value in spec.training.parameters.items()},
-        },
-        metrics={name: float(value) for name, value in metrics.items() if value is not None},
-        curve=[(step, value) for step, value in enumerate(training["curve"], start=1)],
-        tags={
-            "ratchet.decision": "promoted" if decision["promote"] else "rejected",
-            "ratchet.dataset": dataset["id"],
-            "ratchet.model_sha256": exported["sha256"],
-        },
-        documents={
-            "spec.yaml": workspace.spec_text(),
-            "lineage.json": json.dumps(dataset, indent=2, sort_keys=True),
-            "decision.json": json.dumps(decision, indent=2, sort_keys=True),
-            "evaluation.json": json.dumps(evaluation, indent=2, sort_keys=True),
-        },
-    )
-
-
 def _is_same(owner: dict[str, Any], manifest: Manifest, run: RunRef) -> bool:
     found = (owner["lineage"]["dataset"], owner["model_sha256"])
     return not run.force and found == (manifest.lineage.dataset, manifest.model_sha256)
-
-
-def _key(run: RunRef, dataset: str, model_sha256: str) -> str:
-    """Names the version: these bytes of this dataset, or of this run when that was forced."""
-    return hashlib.sha256(f"{run.run if run.force else dataset}\n{model_sha256}".encode()).hexdigest()
 
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from adapters.registry import RegistryError, Submission
+from adapters.mlflow_model import model_files
+from adapters.registry import DataSource, RegistryError, Submission
 from models.errors import bounded
 
 RUN, KEY = "ratchet.run", "ratchet.key"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows, as Markdown, as a run's description."""
+MAX_DESCRIPTION_CHARACTERS = 5_000
+"""What the server's database holds of a version's description."""
 MAX_BATCH = 1000
 """Metrics in one log_batch call: the server's limit."""
+MAX_SOURCES = 100
+"""Partitions that become dataset inputs of a run, the last ones by name: the page shows them in one list. All of them
+are in the run's files."""
+MAX_DIGEST_CHARACTERS, MAX_NAME_CHARACTERS = 36, 500
 HTTP_TIMEOUT_SECONDS, HTTP_RETRIES = "20", "3"
 """MLflow's own defaults (120 s, 7 tries with back-off) would hold an activity for many minutes; the orchestration's
 retry policy waits instead, without occupying a worker."""
@@ -47,13 +54,13 @@ class MlflowRegistry:
             self._ensure_model(name)
             run = self._tracking_run(submission)
             if not self._versions(submission):
-                self._log(run.info.run_id, submission)
+                self._log(run, submission)
                 self._client.create_model_version(
                     name,
                     source=f"{run.info.artifact_uri}/model",
                     run_id=run.info.run_id,
                     tags=_tags(submission),
-                    description=submission.description,
+                    description=_description(submission),
                     await_creation_for=0,
                 )
             # A request that was repeated because its answer was lost has made two: the first one counts.
@@ -109,26 +116,35 @@ class MlflowRegistry:
         found = self._client.search_runs([experiment_id], f"tags.`{KEY}` = '{submission.key}'", max_results=1)
         if found:
             return found[0]
-        return self._client.create_run(experiment_id, run_name=submission.run, tags=_tags(submission))
+        started = datetime.fromisoformat(submission.started) if submission.started else datetime.now(UTC)
+        return self._client.create_run(
+            experiment_id,
+            start_time=int(started.timestamp() * 1000),
+            run_name=submission.run,
+            tags={**_tags(submission), NOTE: _description(submission)},
+        )
 
-    def _log(self, run_id: str, submission: Submission) -> None:
+    def _log(self, run: Any, submission: Submission) -> None:
+        """Everything but the version. What is there already from an earlier try is written over with the same."""
         from mlflow.entities import Metric, Param
 
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in submission.metrics.items()]
-        metrics += [Metric("validation_log_loss", value, now, step) for step, value in submission.curve]
-        parameters = [Param(name, value) for name, value in submission.parameters.items()]
-        for start in range(0, max(len(metrics), 1), MAX_BATCH):
-            self._client.log_batch(
-                run_id, metrics=metrics[start : start + MAX_BATCH], params=parameters if start == 0 else ()
-            )
+        # A metric of the same name, value, step and time is the same to the server: a repeat adds no second point.
+        run_id, at = run.info.run_id, run.info.start_time
+        metrics = [Metric(name, value, at, 0) for name, value in submission.metrics.items()]
+        for name, values in submission.curves.items():
+            metrics += [Metric(name, value, at, step) for step, value in enumerate(values, start=1)]
+        self._client.log_batch(run_id, params=[Param(name, value) for name, value in submission.parameters.items()])
+        for start in range(0, len(metrics), MAX_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+        if submission.sources:
+            self._client.log_inputs(run_id, _inputs(submission))
+        model = {f"model/{name}": data for name, data in model_files(submission, run_id).items()}
         with tempfile.TemporaryDirectory(prefix="ratchet-register-") as directory:
-            folder = Path(directory)
-            (folder / "model.onnx").write_bytes(submission.model)
-            (folder / "MLmodel").write_text(_mlmodel(submission, run_id), encoding="utf-8")
-            self._client.log_artifacts(run_id, directory, "model")
-        for name, text in submission.documents.items():
-            self._client.log_text(run_id, text, name)
+            for name, data in {**submission.files(), **model}.items():
+                file = Path(directory, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+            self._client.log_artifacts(run_id, directory)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -147,32 +163,21 @@ def _tags(submission: Submission) -> dict[str, str]:
     return {RUN: submission.run, KEY: submission.key, **submission.tags}
 
 
-def _mlmodel(submission: Submission, run_id: str) -> str:
-    """The MLmodel file that makes the graph loadable with mlflow.onnx and mlflow.pyfunc.
+def _description(submission: Submission) -> str:
+    text = submission.description
+    return text if len(text) <= MAX_DESCRIPTION_CHARACTERS else text[: MAX_DESCRIPTION_CHARACTERS - 1] + "…"
 
-    Written by hand, because `mlflow.onnx.log_model` needs pandas and the whole of MLflow beside the app.
-    """
-    import mlflow
-    import onnx
 
-    columns = [
-        {"type": "string" if column.kind == "category" else "double", "name": column.name, "required": True}
-        for column in submission.signature.inputs
-    ]
-    document = {
-        "artifact_path": "model",
-        "flavors": {
-            "onnx": {
-                "code": None,
-                "data": "model.onnx",
-                "onnx_version": onnx.__version__,
-                "providers": ["CPUExecutionProvider"],
-            },
-            "python_function": {"data": "model.onnx", "loader_module": "mlflow.onnx", "python_version": "3.13"},
-        },
-        "mlflow_version": mlflow.__version__,
-        "model_size_bytes": len(submission.model),
-        "run_id": run_id,
-        "signature": {"inputs": json.dumps(columns), "outputs": None, "params": None},
-    }
-    return yaml.safe_dump(document, sort_keys=False)
+def _inputs(submission: Submission) -> list[Any]:
+    """The partitions as datasets of the run. A digest is at most 36 characters; the whole eTag is in the source."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    def entry(source: DataSource) -> Any:
+        place = json.dumps({"uri": source.path, "etag": source.etag})
+        digest = source.etag.strip('"')[:MAX_DIGEST_CHARACTERS]
+        rows = json.dumps({"num_rows": source.rows})
+        return Dataset(source.path[-MAX_NAME_CHARACTERS:], digest, "azure-blob", place, profile=rows)
+
+    newest = sorted(submission.sources, key=lambda source: source.path)[-MAX_SOURCES:]
+    tags = [InputTag("mlflow.data.context", "training"), InputTag("ratchet.dataset", submission.dataset)]
+    return [DatasetInput(entry(source), tags) for source in newest]

@@ -5,7 +5,7 @@ Serving never depends on it; the live pointer is what serving follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,10 +33,22 @@ class VersionTaken(RegistryError):
 
 
 @dataclass(frozen=True, slots=True)
+class DataSource:
+    """One partition that a model was made from: where it is (container/path), its eTag, and its usable rows."""
+
+    path: str
+    etag: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A challenger to be registered. `key` makes it idempotent: a second submission finds the first one's version.
 
-    `curve` holds (round, validation log loss). `documents` are text files by name, stored beside the model.
+    Parameters may not differ between submissions with the same key; everything else may. `started` is ISO 8601, or ''
+    for now. `example` has some rows of input by column, None for missing. `curves` are metrics with a value after each
+    round, the first of them round 1. `dataset` names the `sources` together. `files` makes the files that lie beside
+    the model, by path; it is called only where they are stored, because pictures take seconds.
     """
 
     pipeline: str
@@ -45,11 +57,15 @@ class Submission:
     model: bytes
     signature: Signature
     description: str
+    started: str = ""
+    example: Mapping[str, Sequence[float | str | None]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    curve: Sequence[tuple[int, float]] = ()
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    documents: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    sources: Sequence[DataSource] = ()
+    files: Callable[[], Mapping[str, bytes]] = dict
 
 
 class Registry(Protocol):

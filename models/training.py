@@ -64,7 +64,10 @@ class TrainingRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A booster as text, cut to its best iteration. `curve` is `metric` on the validation rows after each round."""
+    """A booster as text, cut to its best iteration.
+
+    `curve` is `metric` on the validation rows after each round, `training_curve` on the rows that teach.
+    """
 
     booster_text: str
     best_iteration: int
@@ -72,6 +75,7 @@ class TrainedModel:
     validation_rows: int
     metric: str
     curve: tuple[float, ...]
+    training_curve: tuple[float, ...]
     importance: Mapping[str, float]
 
     def summary(self) -> dict[str, Any]:
@@ -142,8 +146,9 @@ def train(
             parameters,
             training,
             num_boost_round=spec.training.rounds,
-            valid_sets=[_dataset(validating, parameters, training)],
-            valid_names=["validation"],
+            # The training rows are only measured: early stopping does not look at them.
+            valid_sets=[training, _dataset(validating, parameters, training)],
+            valid_names=["training", "validation"],
             callbacks=callbacks,
         )
     except lgb.basic.LightGBMError as exc:
@@ -160,6 +165,7 @@ def train(
         validation_rows=len(validating.y),
         metric=metric,
         curve=tuple(curve["validation"][metric]),
+        training_curve=tuple(curve["training"][metric]),
         importance=dict(zip(feature_names, gains.tolist(), strict=True)),
     )
 

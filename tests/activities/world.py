@@ -65,13 +65,13 @@ def rows(first_day: int, days: int = 10, *, seed: int = 0, per_day: int = 60, no
 
 
 class World:
-    """One pipeline, `shops`, with a run's steps as one call."""
+    """One pipeline, `shops` if nothing else is said, with a run's steps as one call."""
 
-    def __init__(self, directory: Path, spec: str = SPEC) -> None:
+    def __init__(self, directory: Path, spec: str = SPEC, *, pipeline: str = PIPELINE) -> None:
         self.blobs, self.ledger = MemoryBlobs(), MemoryLedger()
         self.mlflow, self.events = MemoryRegistry(), Listener()
         self.outbox = Outbox(self.blobs, self.events)
-        self.pipelines = directory
+        self.pipelines, self.pipeline = directory, pipeline
         self.now = TODAY
         self.runs = 0
         self.times = 1
@@ -107,25 +107,25 @@ class World:
         return self.now
 
     def write_spec(self, text: str) -> None:
-        (self.pipelines / f"{PIPELINE}.yaml").write_text(text, encoding="utf-8")
+        (self.pipelines / f"{self.pipeline}.yaml").write_text(text, encoding="utf-8")
 
     def upload(self, name: str, data: bytes) -> str:
         """An upload and its event; the partition's path."""
-        path = f"{PIPELINE}/{name}"
+        path = f"{self.pipeline}/{name}"
         etag = self.blobs.put(f"{TRAINING}/{path}", data)
-        self.ledger.see(PIPELINE, Sighting(path, etag, len(data)), now=self.to.now())
+        self.ledger.see(self.pipeline, Sighting(path, etag, len(data)), now=self.to.now())
         return path
 
     def start(self, *, force: bool = False) -> RunRef:
         self.runs += 1
-        return RunRef(PIPELINE, f"run-{self.runs}", self.to.now(), force)
+        return RunRef(self.pipeline, f"run-{self.runs}", self.to.now(), force)
 
     def run(self, run: RunRef | None = None) -> dict[str, Any]:
         """Every step as the orchestration calls it; the run's record."""
         run = run or self.start()
         outcome, sentence = self.steps(run)
         self.settle(run, outcome, sentence)
-        record: dict[str, Any] = self.read(f"runs/{PIPELINE}/{run.run}.json")
+        record: dict[str, Any] = self.read(f"runs/{self.pipeline}/{run.run}.json")
         return record
 
     def steps(self, run: RunRef) -> tuple[str, str]:

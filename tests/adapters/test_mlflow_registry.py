@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.tracking import MlflowClient
 
 from adapters.mlflow_registry import MlflowRegistry
-from adapters.registry import RegistryError, Submission
+from adapters.registry import DataSource, RegistryError, Submission
 from devhost.azurite import AzuritePorts
 from devhost.ports import free_port
 from devhost.supervisor import Supervisor
-from local.parts import Places, mlflow_part
+from local.parts import MLFLOW, Places, mlflow_part
 from models.manifest import InputColumn, Signature
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running MLflow server."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    places = Places(folder, AzuritePorts(0, 0, 0), app=0, mlflow=free_port(), events=0)
-    with Supervisor(folder / "logs") as supervisor:
-        supervisor.start(mlflow_part(places))
-        yield places.mlflow_url
-
-
 @pytest.fixture
-def client(uri: str) -> MlflowClient:
-    return MlflowClient(uri, uri)
+def client(mlflow_url: str) -> MlflowClient:
+    return MlflowClient(mlflow_url, mlflow_url)
 
 
-def submission(run: str) -> Submission:
-    return Submission(
-        pipeline="shops",
+def submission(run: str, **changed: Any) -> Submission:
+    whole = Submission(
+        pipeline="stores",
         run=run,
-        key=run,
+        key=f"key of {run}",
         model=b"a graph",
         signature=Signature((InputColumn("price", "number"), InputColumn("town", "category")), ("no", "yes"), "yes"),
         description="Promoted: it is better.",
+        started="2026-01-02T03:04:05+00:00",
+        example={"price": [1.0, None], "town": ["Ghent", None]},
         parameters={"seed": "7"},
         metrics={"auc": 0.75},
-        curve=[(step, 1 / step) for step in range(1, 1500)],
+        curves={"training_log_loss": [0.5, 0.25], "validation_log_loss": [1 / step for step in range(1, 1500)]},
         tags={"ratchet.decision": "promoted"},
-        documents={"spec.yaml": "name: shops\n"},
+        dataset="d1",
+        sources=[DataSource(f"training/stores/{number}.csv", f'"0x{number}"', 10 * number) for number in (1, 2)],
+        files=lambda: {"spec.yaml": b"name: stores\n", "plots/roc.png": b"a picture"},
     )
+    return replace(whole, **changed)
 
 
 def versions(client: MlflowClient, run: str) -> list[Any]:
-    return list(client.search_model_versions(f"name = 'shops' and tags.`ratchet.run` = '{run}'"))
+    return list(client.search_model_versions(f"name = 'stores' and tags.`ratchet.run` = '{run}'"))
 
 
-def test_a_version_has_what_people_look_for(uri: str, client: MlflowClient, tmp_path: Path) -> None:
-    number = MlflowRegistry(uri).register(submission("r-whole"))
-    version = client.get_model_version("shops", str(number))
+def test_a_version_has_what_people_look_for(mlflow_url: str, client: MlflowClient, tmp_path: Path) -> None:
+    number = MlflowRegistry(mlflow_url).register(submission("r-whole"))
+    version = client.get_model_version("stores", str(number))
     assert version.description == "Promoted: it is better."
     assert version.tags["ratchet.decision"] == "promoted"
     assert version.run_id is not None
@@ -68,42 +65,84 @@ def test_a_version_has_what_people_look_for(uri: str, client: MlflowClient, tmp_
     model = Path(client.download_artifacts(version.run_id, "model", str(tmp_path)))
     assert (model / "model.onnx").read_bytes() == b"a graph"
     assert "town" in (model / "MLmodel").read_text()
+    assert run.info.start_time == 1767323045000
+    assert run.data.tags["mlflow.note.content"] == version.description
+    inputs = {entry.dataset.name: entry.dataset for entry in run.inputs.dataset_inputs}
+    second = inputs["training/stores/2.csv"]
+    assert (second.digest, json.loads(second.profile)) == ("0x2", {"num_rows": 20})
+    assert json.loads(second.source) == {"uri": "training/stores/2.csv", "etag": '"0x2"'}
+    assert {entry.path for entry in client.list_artifacts(version.run_id, "plots")} == {"plots/roc.png"}
 
 
-def test_a_repeat_finds_the_same_version(uri: str, client: MlflowClient) -> None:
-    registry = MlflowRegistry(uri)
+def test_many_partitions_and_a_long_description_are_cut_to_what_the_page_shows(
+    mlflow_url: str, client: MlflowClient
+) -> None:
+    sources = [DataSource(f"training/stores/{number:04}.csv", '"0x1"', 1) for number in range(150)]
+    number = MlflowRegistry(mlflow_url).register(submission("r-many", sources=sources, description="long " * 2000))
+    version = client.get_model_version("stores", str(number))
+    assert len(version.description) == 5000
+    shown = [entry.dataset.name for entry in client.get_run(version.run_id).inputs.dataset_inputs]
+    assert sorted(shown) == [source.path for source in sources[50:]]
+
+
+def test_a_repeat_finds_the_same_version(mlflow_url: str, client: MlflowClient) -> None:
+    registry = MlflowRegistry(mlflow_url)
     assert registry.register(submission("r-again")) == registry.register(submission("r-again"))
     assert len(versions(client, "r-again")) == 1
 
 
-STOPS = ["log_batch", "log_artifacts", "log_text", "create_model_version", "search_model_versions", "set_terminated"]
+class Killed(BaseException):
+    """The process ends here: nobody catches it."""
 
 
-@pytest.mark.parametrize("call", STOPS)
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_a_crash_at_any_call_leaves_one_finished_version(
-    uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, call: str, *, done: bool
+def test_a_crash_between_any_two_requests_leaves_one_whole_version(
+    mlflow_url: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = f"r-{call}-{done}"
-    original = getattr(MlflowClient, call)
+    original = requests.Session.send
+    sent, last = 0, 0
 
-    def crashing(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
-        if done:
-            original(self, *args, **kwargs)
-        raise ConnectionResetError("the worker is gone")
+    def send(self: requests.Session, request: Any, **options: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == last:
+            raise Killed
+        return original(self, request, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, call, crashing)
-        with pytest.raises(RegistryError):
-            MlflowRegistry(uri).register(submission(run))
-    number = MlflowRegistry(uri).register(submission(run))
-    (version,) = versions(client, run)
-    assert int(version.version) == number
-    assert client.get_run(version.run_id).info.status == "FINISHED"
+    monkeypatch.setattr(requests.Session, "send", send)
+    MlflowRegistry(mlflow_url).register(submission("r-0", curves={"validation_log_loss": [0.5, 0.25]}))
+    everything = sent
+    assert everything > 15
+    for stop in range(1, everything + 1):
+        tried = submission(f"r-killed-{stop}", curves={"validation_log_loss": [0.5, 0.25]})
+        sent, last = 0, stop
+        with pytest.raises(Killed):
+            MlflowRegistry(mlflow_url).register(tried)
+        last = 0
+        number = MlflowRegistry(mlflow_url).register(tried)
+        (version,) = versions(client, tried.run)
+        assert int(version.version) == number
+        (run,) = client.search_runs(
+            [client.get_experiment_by_name("stores").experiment_id], f"tags.`ratchet.run` = '{tried.run}'"
+        )
+        assert (run.info.run_id, run.info.status) == (version.run_id, "FINISHED")
+        assert [point.value for point in client.get_metric_history(version.run_id, "validation_log_loss")] == [
+            0.5,
+            0.25,
+        ]
+        assert len(run.inputs.dataset_inputs) == 2
+        assert {entry.path for entry in client.list_artifacts(version.run_id)} == {"model", "plots", "spec.yaml"}
+        assert len(client.list_artifacts(version.run_id, "model")) == 8
+
+
+def test_another_run_with_the_same_key_finds_the_version(mlflow_url: str, client: MlflowClient) -> None:
+    registry = MlflowRegistry(mlflow_url)
+    first = registry.register(submission("r-one", key="the same"))
+    assert registry.register(submission("r-two", key="the same", metrics={"auc": 0.5})) == first
+    assert versions(client, "r-two") == []
 
 
 def test_of_two_versions_of_one_run_the_first_stays(
-    uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    mlflow_url: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = MlflowClient.create_model_version
 
@@ -112,21 +151,46 @@ def test_of_two_versions_of_one_run_the_first_stays(
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "create_model_version", twice)
-    number = MlflowRegistry(uri).register(submission("r-twice"))
+    number = MlflowRegistry(mlflow_url).register(submission("r-twice"))
     assert [int(version.version) for version in versions(client, "r-twice")] == [number]
 
 
-def test_an_alias_moves(uri: str, client: MlflowClient) -> None:
-    registry = MlflowRegistry(uri)
+def test_an_alias_moves(mlflow_url: str, client: MlflowClient) -> None:
+    registry = MlflowRegistry(mlflow_url)
     first, second = registry.register(submission("r-1")), registry.register(submission("r-2"))
     for number in (first, second):
-        registry.set_alias("shops", "champion", number)
-        assert int(client.get_model_version_by_alias("shops", "champion").version) == number
+        registry.set_alias("stores", "champion", number)
+        assert int(client.get_model_version_by_alias("stores", "champion").version) == number
 
 
 def test_a_registry_that_is_away_says_so_and_keeps_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     registry = MlflowRegistry(f"http://user:hunter2@127.0.0.1:{free_port()}")
     with pytest.raises(RegistryError, match="cannot be used") as caught:
-        registry.set_alias("shops", "champion", 1)
+        registry.set_alias("stores", "champion", 1)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_registry_that_comes_back_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends in the middle of a registration, with some of it done, and is started again."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    places = Places(tmp_path, AzuritePorts(0, 0, 0), app=0, mlflow=free_port(), events=0)
+    with Supervisor(tmp_path / "logs") as supervisor:
+        supervisor.start(mlflow_part(places))
+        original = MlflowClient.log_artifacts
+
+        def ending(self: MlflowClient, *args: Any, **options: Any) -> Any:
+            supervisor.stop(MLFLOW)
+            return original(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "log_artifacts", ending)
+            with pytest.raises(RegistryError, match="cannot be used"):
+                MlflowRegistry(places.mlflow_url).register(submission("r-away"))
+        with pytest.raises(RegistryError, match="cannot be used"):
+            MlflowRegistry(places.mlflow_url).register(submission("r-away"))
+        supervisor.start(mlflow_part(places))
+        number = MlflowRegistry(places.mlflow_url).register(submission("r-away"))
+        client = MlflowClient(places.mlflow_url, places.mlflow_url)
+        assert number == 1
+        assert [int(version.version) for version in versions(client, "r-away")] == [1]
