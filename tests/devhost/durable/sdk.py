@@ -25,7 +25,8 @@ with warnings.catch_warnings():
 
 type Program = Callable[[df.DurableOrchestrationContext], Generator[Any, Any, Any]]
 
-SECONDS = 20.0
+SECONDS = 60.0
+"""How long a test may wait: on busy processors a thousand activities take more than twenty seconds."""
 
 
 class App:
