@@ -34,12 +34,16 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def _graph(inputs: dict[str, str]) -> bytes:
     """P(late) grows with the hour. The other columns are there to be sent."""
-    constants = [("day", TensorProto.DOUBLE, 24.0), ("none", TensorProto.DOUBLE, 0.0), ("one", TensorProto.DOUBLE, 1.0)]
+    constants = [
+        ("__hours", TensorProto.DOUBLE, 24.0),
+        ("__none", TensorProto.DOUBLE, 0.0),
+        ("__one", TensorProto.DOUBLE, 1.0),
+    ]
     nodes = [
         helper.make_node("IsNaN", ["hour"], ["missing"]),
-        helper.make_node("Where", ["missing", "none", "hour"], ["known"]),
-        helper.make_node("Div", ["known", "day"], ["late"]),
-        helper.make_node("Sub", ["one", "late"], ["early"]),
+        helper.make_node("Where", ["missing", "__none", "hour"], ["known"]),
+        helper.make_node("Div", ["known", "__hours"], ["late"]),
+        helper.make_node("Sub", ["__one", "late"], ["early"]),
         helper.make_node("Unsqueeze", ["late", "axis"], ["late_column"]),
         helper.make_node("Unsqueeze", ["early", "axis"], ["early_column"]),
         helper.make_node("Concat", ["early_column", "late_column"], ["probability"], axis=1),

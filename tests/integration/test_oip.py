@@ -138,7 +138,7 @@ def test_a_column_of_one_and_missing_values(served: Shop, client: triton.Inferen
     ("request_", "status", "message"),
     [
         ({"model_name": "nothing"}, "404", "there is no pipeline 'nothing'"),
-        ({"model_name": NAME, "model_version": "7"}, "404", "'7'"),
+        ({"model_name": NAME, "model_version": "7"}, "404", "protocols has no version 7"),
         ({"model_name": "many"}, "503", "no model yet for many"),
         ({"model_name": NAME, "outputs": [triton.InferRequestedOutput("x")]}, "400", "the model has no output 'x'"),
         (
