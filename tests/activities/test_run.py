@@ -440,7 +440,7 @@ def test_a_file_from_before_the_window_changes_nothing(world: World) -> None:
     path = world.upload("a.csv", rows(0))
     assert world.run()["outcome"] == "kept"
     assert world.ledger.state(path) == "included"
-    assert world.mlflow.aliases["champion"] == 1
+    assert world.mlflow.aliases(PIPELINE)["champion"] == 1
 
 
 HASHED = SPEC.replace("holdout: {days: 2}", "holdout: {by: hash, fraction: 0.25}")
