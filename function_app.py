@@ -1,27 +1,37 @@
 """Composes the app by role. No work of its own; importing it needs no setting and no heavy library.
 
 RATCHET_ROLE is `all` (default), `train` (events, orchestration, sweep) or `serve` (inference): one code base, for one
-app or for two that scale apart.
+app or for two that scale apart. A role imports its own triggers only: serving installs no durable functions, and starts
+without them.
 """
 
 from __future__ import annotations
 
 import os
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from adapters.settings import role
-from triggers import durable, inference, management, registry, timers, uploads
+from adapters.settings import Role, role
 
-app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
-BLUEPRINTS = {
-    "train": (uploads.blueprint, durable.blueprint, timers.sweeping, management.blueprint, registry.blueprint),
-    "serve": (inference.blueprint, timers.warming),
-}
+def compose(chosen: Role) -> func.FunctionApp:
+    """The app with the functions of a role."""
+    if chosen == "serve":
+        app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+    else:
+        import azure.durable_functions as df
 
-for part in ("train", "serve"):
-    if role(os.environ) in {"all", part}:
-        for blueprint in BLUEPRINTS[part]:
+        from triggers import durable, management, registry, timers, uploads
+
+        app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
+        for part in (uploads, durable, timers, management, registry):
+            app.register_functions(part.blueprint)
+    if chosen != "train":
+        from triggers import inference, warming
+
+        for blueprint in (inference.blueprint, warming.blueprint):
             app.register_functions(blueprint)
+    return app
+
+
+app = compose(role(os.environ))

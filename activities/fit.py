@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from activities.contracts import Fitted, RunRef
 from activities.dependencies import Dependencies
 from activities.judged import inputs_digest, read_judged
-from activities.workspace import PlannedPartition, existing_keys
+from activities.workspace import INPUTS, PlannedPartition, existing_keys
 from models.manifest import HoldoutRule
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     spec = workspace.spec()
     plan = workspace.plan()
     outcomes = workspace.read_outcomes(plan)
+    inputs = judged_inputs(plan, outcomes, spec.fingerprint)
+    workspace.write(INPUTS, {"digest": inputs})
     usable = _within_window(
         [
             (partition, outcome)
@@ -41,7 +43,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     if not usable:
         return Fitted("nothing_to_do", "No usable partition: nothing to train on.")
     dataset = inputs_digest([(partition.path, partition.etag) for partition, _ in usable], spec.fingerprint)
-    if not run.force and read_judged(to.blobs, run.pipeline).inputs == judged_inputs(plan, outcomes, spec.fingerprint):
+    if not run.force and read_judged(to.blobs, run.pipeline).inputs == inputs:
         return Fitted("nothing_to_do", "No new usable partition: there is nothing that the last run did not have.")
 
     merged = merge(Profile.from_dict(outcome["profile"]) for _, outcome in usable)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from models.reading import PartitionRejected
 
 
+ROWS = "rows.parquet"
+"""Rejected rows, each with its number in the file and the reasons."""
+
+
 def set_file_aside(
     workspace: Workspace,
     partition: PlannedPartition,
@@ -24,12 +28,16 @@ def set_file_aside(
 ) -> dict[str, Any]:
     """Copies the file, if there is `data` of it, beside a report; the partition's outcome.
 
-    The upload itself is the user's and stays where it is.
+    The upload itself is the user's and stays where it is. Where the rows could be read, the bad ones are beside it too.
     """
+    from models.partitions import to_parquet
     from models.quality import file_report
 
     if data is not None:
         to.blobs.put(workspace.quarantine_path(partition.path, partition.key, partition.name), data)
+    if rejection.partition is not None:
+        rows = workspace.quarantine_path(partition.path, partition.key, ROWS)
+        to.blobs.put(rows, to_parquet(rejection.partition.rejected))
     path = _write(workspace, partition, file_report(rejection, name=partition.path), to)
     told = {"path": partition.path, "reason": str(rejection), "report": path}
     to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
@@ -41,9 +49,13 @@ def set_rows_aside(workspace: Workspace, partition: PlannedPartition, clean: Cle
     from models.partitions import to_parquet
     from models.quality import rows_report
 
-    path = workspace.quarantine_path(partition.path, partition.key, "rows.parquet")
-    to.blobs.put(path, to_parquet(clean.rejected))
-    return _write(workspace, partition, rows_report(clean, name=partition.path), to)
+    rows = workspace.quarantine_path(partition.path, partition.key, ROWS)
+    to.blobs.put(rows, to_parquet(clean.rejected))
+    report = _write(workspace, partition, rows_report(clean, name=partition.path), to)
+    reason = f"{clean.rejected.height:,} of {clean.rows_read:,} rows cannot be used"
+    told = {"path": partition.path, "reason": reason, "report": report}
+    to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
+    return report
 
 
 def _write(workspace: Workspace, partition: PlannedPartition, report: Report, to: Dependencies) -> str:

@@ -98,6 +98,7 @@ def _key(run: RunRef, dataset: str, model_sha256: str) -> str:
 
 def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], version: int, model_path: str) -> Manifest:
     dataset, evaluation = workspace.read("dataset.json"), workspace.read("evaluation.json")
+    decision = workspace.read("decision.json")
     return Manifest(
         pipeline=run.pipeline,
         version=version,
@@ -119,5 +120,6 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
             data=dataset["data"],
         ),
         metrics={name: float(value) for name, value in evaluation["challenger"].items() if value is not None},
+        rejected=not decision["promote"],
         opset=exported["opset"],
     )

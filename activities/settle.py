@@ -10,10 +10,9 @@ from typing import Any
 from activities.contracts import Finish, Settled
 from activities.costs import cost_of, steps_of
 from activities.dependencies import Dependencies
-from activities.fit import judged_inputs
 from activities.judged import Judged, write_failure, write_judged
 from activities.quarantine import set_file_aside
-from activities.workspace import OUTRUN, PlannedPartition, Workspace, record_path
+from activities.workspace import INPUTS, OUTRUN, PlannedPartition, Workspace, record_path
 from adapters.blobs import BlobConflict
 from adapters.events import EventType, Notice
 from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
@@ -30,16 +29,11 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
         _settle_one(finish, partition, outcome, to)
     outrun = workspace.read_if_there(OUTRUN) is not None
     if not outrun:
-        write_judged(to.blobs, finish.pipeline, _judged(finish, workspace, to))
+        inputs = workspace.read(INPUTS)["digest"]
+        write_judged(to.blobs, finish.pipeline, Judged(inputs=inputs, run=finish.run, at=to.now()))
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
     _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
     return Settled(_pending(finish.pipeline, to), stale=outrun)
-
-
-def _judged(finish: Finish, workspace: Workspace, to: Dependencies) -> Judged:
-    plan = workspace.plan()
-    inputs = judged_inputs(plan, workspace.read_outcomes(plan), workspace.spec().fingerprint)
-    return Judged(inputs=inputs, run=finish.run, at=to.now())
 
 
 def abandon(finish: Finish, to: Dependencies) -> Settled:

@@ -32,6 +32,7 @@ only be seen there, and no run takes so long."""
 PATIENCE = timedelta(seconds=60)
 """How long one look may list. Far more than 100,000 blobs take; what is left is for the next one."""
 JUDGED_STATES = frozenset({"included", "quarantined", "failed"})
+UNDER_WAY = frozenset({"pending", "claimed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,10 @@ class Findings:
 
 def look_over(pipeline: str, to: Dependencies) -> Findings:
     """Brings the ledger in line with the container, and says what there is to do."""
-    changes, news = compare(pipeline, to)
+    known = {row.path: row for row in to.ledger.rows(pipeline)}
+    changes, news = compare(pipeline, known, to)
     now = to.clock()
-    rows = list(to.ledger.rows(pipeline))
+    rows = list(to.ledger.rows(pipeline)) if changes else list(known.values())
     judged = read_judged(to.blobs, pipeline)
     return Findings(
         changes=changes,
@@ -64,12 +66,12 @@ def look_over(pipeline: str, to: Dependencies) -> Findings:
     )
 
 
-def compare(pipeline: str, to: Dependencies) -> tuple[int, int]:
+def compare(pipeline: str, known: dict[str, Partition], to: Dependencies) -> tuple[int, int]:
     """Changes that the ledger did not have, and how many of them are news to be judged.
 
-    The ledger is read first: what is uploaded while the container is listed is then new to both, not missing from one.
+    `known` is the ledger by path, read before the container: what is uploaded while that is listed is then new to both,
+    not missing from one.
     """
-    known = {row.path: row for row in to.ledger.rows(pipeline)}
     order = sorted(known)
     cursor = _read_cursor(pipeline, to)
     after, token = cursor
@@ -144,6 +146,8 @@ def _is_stale(pipeline: str, rows: list[Partition], judged: Judged, now: datetim
         return False  # there is nothing to run before it is mended, and the status says so
     if judged.failed_at and now - datetime.fromisoformat(judged.failed_at) < RETRY_AFTER:
         return False
+    if any(row.state in UNDER_WAY for row in rows):
+        return False  # they are judged first, by whoever has them
     settled = [row for row in rows if row.state in JUDGED_STATES]
     newest = max((datetime.fromisoformat(row.changed) for row in rows), default=now)
     if not settled or now - newest < timedelta(seconds=spec.quiet.seconds):

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from activities.contracts import BATCH_SIZE
 from adapters.blobs import BlobNotFound, BlobStore
+from adapters.pointer import version_path
 
 if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
+INPUTS = "inputs.json"
+"""The digest of what the run is about."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 READERS = 16
@@ -132,7 +135,7 @@ class Workspace:
         return f"features/{self.pipeline}/challengers/{sha256}.onnx"
 
     def version_path(self, version: int, name: str) -> str:
-        return f"models/{self.pipeline}/versions/{version}/{name}"
+        return version_path(self.pipeline, version, name)
 
     def quarantine_path(self, path: str, key: str, name: str) -> str:
         tail = path.removeprefix(f"{self.pipeline}/")

@@ -120,9 +120,16 @@ def sighted(pipeline: str, row: Partition | None, sighting: Sighting, *, now: st
     return replace(fresh, sequencer=sighting.sequencer or row.sequencer)
 
 
-def vanished(row: Partition | None, *, sequencer: str, now: str) -> Partition | None:
-    """The row after its blob was deleted, or None when there is nothing to change."""
-    if row is None or row.state == "removed" or _older(sequencer, row.sequencer):
+def vanished(pipeline: str, path: str, row: Partition | None, *, sequencer: str, now: str) -> Partition | None:
+    """The row after its blob was deleted, or None when there is nothing to change.
+
+    A deletion may be told before the creation that it undid: it leaves a row, for the late event to be older than.
+    """
+    if row is None:
+        return Partition(pipeline, path, "", 0, "removed", now, sequencer, reason="deleted") if sequencer else None
+    if row.state == "removed":
+        return replace(row, sequencer=sequencer) if sequencer and _older(row.sequencer, sequencer) else None
+    if _older(sequencer, row.sequencer):
         return None
     return replace(row, state="removed", changed=now, sequencer=sequencer or row.sequencer, run="", reason="deleted")
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from models.manifest import SLUG
+
 POINTER_SCHEMA = 1
 HISTORY_LENGTH = 20
 """Versions, moves and withdrawals that the pointer remembers, newest first: enough to find a good one to go back to."""
@@ -91,10 +93,21 @@ class LivePointer:
 
 
 def pointer_path(pipeline: str) -> str:
-    """Where the live pointer of a pipeline is: container/name."""
-    return f"models/{pipeline}/live.json"
+    """Where the live pointer of a pipeline is: container/name. Raises ValueError for what is no pipeline's name."""
+    return f"models/{_checked(pipeline)}/live.json"
+
+
+def version_path(pipeline: str, version: int, name: str) -> str:
+    """Where a file of an immutable version is: container/name. Raises ValueError for what is no pipeline's name."""
+    return f"models/{_checked(pipeline)}/versions/{version:d}/{name}"
 
 
 def manifest_path(pipeline: str, version: int) -> str:
-    """Where the model.json of a version is: container/name."""
-    return f"models/{pipeline}/versions/{version}/model.json"
+    """Where the model.json of a version is: container/name. Raises ValueError for what is no pipeline's name."""
+    return version_path(pipeline, version, "model.json")
+
+
+def _checked(pipeline: str) -> str:
+    if not SLUG.fullmatch(pipeline):
+        raise ValueError(f"{pipeline[:60]!r} is not the name of a pipeline")
+    return pipeline

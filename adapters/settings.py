@@ -20,8 +20,17 @@ DEVELOPMENT_STORAGE, DEVELOPMENT_ACCOUNT = "UseDevelopmentStorage=true", "devsto
 """Azurite on its own ports. The tables client takes it in this spelling only."""
 BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__tableServiceUri"
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
+BODY_BYTES, ROWS, REQUEST_SECONDS = 10 * 2**20, 100_000, 30.0
+"""What one request to a model may take, unless the settings say otherwise."""
+MAX_BODY_BYTES = 100 * 2**20
+"""The Functions host itself takes no longer body."""
+MAX_ROWS = 10_000_000
+MAX_REQUEST_SECONDS = 230.0
+"""The load balancer in front of the Functions host waits no longer."""
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
+MAX_MEGABYTES = 1_000_000
+MAX_VERSIONS = 100
 MAX_CACHE_DAYS = 3650.0
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 1_048_576
 STORAGE_TIMEOUT_SECONDS, MAX_STORAGE_TIMEOUT_SECONDS = 30.0, 300.0
@@ -80,6 +89,12 @@ class Settings:
     """RATCHET_CACHE_DIR: where serving keeps models on local disk."""
     pointer_ttl_seconds: float
     """RATCHET_POINTER_TTL_SECONDS: how often a process looks for a new champion, at most."""
+    pointer_max_age_seconds: float
+    """RATCHET_POINTER_MAX_AGE_SECONDS: a request waits for a look at the pointer when the last one is longer ago."""
+    cache_megabytes: int
+    """RATCHET_CACHE_MEGABYTES: how much of RATCHET_CACHE_DIR the models of all pipelines may fill."""
+    versions_kept: int
+    """RATCHET_VERSIONS_KEPT: versions asked for by number that a process keeps loaded beside its champions."""
     cache_days: float
     """RATCHET_CACHE_DAYS: how long caches below features/ are kept once nothing can use them any more."""
     pricing: Pricing
@@ -87,6 +102,12 @@ class Settings:
     """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
     """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
+    max_body_bytes: int
+    """RATCHET_MAX_BODY_BYTES: the longest request to a model, as it is sent and without its compression."""
+    max_rows: int
+    """RATCHET_MAX_ROWS: the most rows in one request to a model."""
+    request_seconds: float
+    """RATCHET_REQUEST_SECONDS: how long a request to a model may take before it is given up."""
 
     @property
     def account(self) -> str:
@@ -122,12 +143,20 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
         pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
+        pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),
+        cache_megabytes=read.parsed("RATCHET_CACHE_MEGABYTES", 256, *_whole(0, MAX_MEGABYTES)),
+        versions_kept=read.parsed("RATCHET_VERSIONS_KEPT", 3, *_whole(0, MAX_VERSIONS)),
+        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, *_whole(0, MAX_THREADS)),
+        max_body_bytes=read.parsed("RATCHET_MAX_BODY_BYTES", BODY_BYTES, *_whole(1, MAX_BODY_BYTES)),
+        max_rows=read.parsed("RATCHET_MAX_ROWS", ROWS, *_whole(1, MAX_ROWS)),
+        request_seconds=read.parsed(
+            "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, _request_seconds, "seconds, above 0 and up to 230"
+        ),
         cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
         pricing=read.pricing(),
         storage_timeout_seconds=read.parsed(
             "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
         ),
-        training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, _threads, "a whole number from 0 to 256"),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
         read.problems.append(f"{TOPIC_ENDPOINT} is missing, although there is a {TOPIC_KEY} for it")
@@ -244,6 +273,18 @@ def _ttl(raw: str) -> float:
     return value
 
 
+def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
+    """How to read a whole number within bounds, and how to name one."""
+
+    def convert(raw: str) -> int:
+        value = int(raw)
+        if not least <= value <= most:
+            raise ValueError(raw)
+        return value
+
+    return convert, f"a whole number from {least} to {most}"
+
+
 def _days(raw: str) -> float:
     value = float(raw)
     if not 0 <= value <= MAX_CACHE_DAYS:
@@ -276,8 +317,8 @@ def _storage_timeout(raw: str) -> float:
     return value
 
 
-def _threads(raw: str) -> int:
-    value = int(raw)
-    if not 0 <= value <= MAX_THREADS:
+def _request_seconds(raw: str) -> float:
+    value = float(raw)
+    if not 0 < value <= MAX_REQUEST_SECONDS:
         raise ValueError(raw)
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,18 @@ class SpecFiles:
 
     def load(self, name: str) -> PipelineSpec:
         """The validated spec. Raises UnknownPipeline and SpecError."""
-        from models.expressions import check_expressions
-        from models.spec import SpecError, line_of, parse_spec
+        return _validated(name, self.text(name))
 
-        text, source = self.text(name), f"{name}.yaml"
-        spec = parse_spec(text, source=source)
-        check_expressions(spec, source=source, text=text)
-        if spec.name != name:
-            raise SpecError(source, line_of(text, "name"), "name", f"is {spec.name!r}; the file's name says {name!r}")
-        return spec
+
+@lru_cache(maxsize=256)
+def _validated(name: str, text: str) -> PipelineSpec:
+    """Remembered by its text: a status that is asked for often need not parse the same file each time."""
+    from models.expressions import check_expressions
+    from models.spec import SpecError, line_of, parse_spec
+
+    source = f"{name}.yaml"
+    spec = parse_spec(text, source=source)
+    check_expressions(spec, source=source, text=text)
+    if spec.name != name:
+        raise SpecError(source, line_of(text, "name"), "name", f"is {spec.name!r}; the file's name says {name!r}")
+    return spec

@@ -54,7 +54,9 @@ class TableLedger:
         return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))
 
     def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
-        return self._change(pipeline, path, lambda row: ledger.vanished(row, sequencer=sequencer, now=now))
+        return self._change(
+            pipeline, path, lambda row: ledger.vanished(pipeline, path, row, sequencer=sequencer, now=now)
+        )
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
         wanted = " or ".join(f"state eq '{state}'" for state in states) or "state ne 'superseded'"

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devhost.errors import DevhostError
+from devhost.errors import DevhostError, SettingsInvalid
 from devhost.host import LOOPBACK, HostOptions
+from devhost.ports import port_number
 from devhost.serving import serve
+from devhost.settings import LocalSettings, local_settings
 
 PORT = 7071
-LAST_PORT = 65535
 STATE_FOLDER = ".devhost"
 WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
 LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
@@ -62,10 +63,12 @@ def parser() -> argparse.ArgumentParser:
     )
     start.add_argument("--app", type=Path, default=Path(), help="the app's folder, with host.json (default: here)")
     start.add_argument("--host", default=LOOPBACK, help="the address to listen on (default: %(default)s)")
-    start.add_argument("--port", type=_port, default=PORT, help="the port; 0 takes a free one (default: %(default)s)")
     start.add_argument(
-        "--workers", type=int, help=f"worker processes (default: {WORKERS_SETTING} from the environment, or 1)"
+        "--port",
+        type=port_number,
+        help=f"the port; 0 takes a free one (default: LocalHttpPort of local.settings.json, or {PORT})",
     )
+    start.add_argument("--workers", type=int, help=f"worker processes (default: the setting {WORKERS_SETTING}, or 1)")
     start.add_argument(
         "--state",
         type=Path,
@@ -84,16 +87,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _port(text: str) -> int:
-    """Raises argparse.ArgumentTypeError."""
-    if not text.isdecimal() or int(text) > LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {LAST_PORT}")
-    return int(text)
+def _local(app_dir: Path) -> LocalSettings:
+    try:
+        return local_settings(app_dir)
+    except SettingsInvalid:
+        return LocalSettings()  # the start says what is wrong with it
 
 
-def _workers(given: int | None) -> int:
+def _workers(given: int | None, local: LocalSettings) -> int:
     """Raises DevhostError."""
-    text = os.environ.get(WORKERS_SETTING, "1") if given is None else str(given)
+    text = {**local.values, **os.environ}.get(WORKERS_SETTING, "1") if given is None else str(given)
     if not text.isdecimal() or int(text) < 1:
         source = WORKERS_SETTING if given is None else "--workers"
         raise DevhostError(f"{text} workers cannot run anything: give {source} a number from 1 on.")
@@ -105,10 +108,12 @@ def options(arguments: argparse.Namespace) -> HostOptions:
     app_dir: Path = arguments.app.resolve()
     if not app_dir.is_dir():
         raise DevhostError(f"There is no folder {app_dir}: name the app's folder with --app.")
-    workers = _workers(arguments.workers)
+    local = _local(app_dir)
+    workers = _workers(arguments.workers, local)
+    port = next(port for port in (arguments.port, local.port, PORT) if port is not None)
     state: Path = app_dir / STATE_FOLDER if arguments.state is None else arguments.state
     keys_file = None if arguments.auth is None else arguments.auth.resolve()
-    return HostOptions(app_dir, state.resolve(), arguments.host, arguments.port, workers, keys_file)
+    return HostOptions(app_dir, state.resolve(), arguments.host, port, workers, keys_file)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
 
+from devhost.errors import StateUnusable
 from devhost.front import joined
 from devhost.protocol import Datum, FunctionInfo, HubOptions, Invoker
 from devhost.settings import Settings
@@ -52,21 +53,26 @@ type EngineFactory = Callable[[HubOptions, Invoker, Sequence[FunctionInfo]], Dur
 
 
 def default_engine(options: HubOptions, invoker: Invoker, functions: Sequence[FunctionInfo]) -> DurableEngine:
-    """devhost's own engine, on SQLite."""
+    """devhost's own engine, on SQLite. Raises StateUnusable."""
+    import sqlite3
+
     from devhost.durable.service import DurableService
 
-    return DurableService(options, invoker, functions)
+    try:
+        return DurableService(options, invoker, functions)
+    except sqlite3.Error as error:
+        raise StateUnusable(options.database.parent, f"{options.database.name}: {error}") from error
 
 
 def hub_options(
-    settings: Settings, *, workers: int, state_dir: Path, main_url: str, rpc_url: str, key: str | None = None
+    settings: Settings, *, state_dir: Path, main_url: str, rpc_url: str, key: str | None = None
 ) -> HubOptions:
-    """The task hub as the app's settings want it. Their limits count per worker."""
+    """The task hub as the app's settings want it."""
     return HubOptions(
         database=state_dir / DATABASE,
         name=settings.hub,
-        max_orchestrators=settings.max_orchestrators * workers,
-        max_activities=settings.max_activities * workers,
+        max_orchestrators=settings.max_orchestrators,
+        max_activities=settings.max_activities,
         webhook_base=main_url + MANAGEMENT_PREFIX,
         rpc_base=f"{rpc_url}{RPC_PREFIX}/",
         key=None if key is None else quote(key, safe=""),

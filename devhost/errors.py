@@ -12,6 +12,7 @@ DevhostError
 │   └── ScheduleInvalid    a timer function's schedule has a mistake
 ├── IndexingFailed         the app does not load in a worker; carries the worker's traceback
 ├── StateDirectoryInUse    another devhost has the same state directory
+├── StateUnusable          the state directory, or what is in it, cannot be used
 ├── AddressUnavailable     the host cannot listen on the address it was given
 ├── StorageRefused         a storage account refused a request (devhost.storage)
 ├── WorkerDied             a worker process ended while it had work
@@ -136,11 +137,23 @@ class StateDirectoryInUse(DevhostError):
         self.pid = pid
 
 
+class StateUnusable(DevhostError):
+    """The state directory, or what is in it, cannot be used."""
+
+    def __init__(self, state_dir: Path, reason: str) -> None:
+        super().__init__(
+            f"the state directory {state_dir} cannot be used: {reason}. Choose another one with --state, or delete it "
+            "when its orchestrations are not needed any more."
+        )
+        self.state_dir = state_dir
+        self.reason = reason
+
+
 class AddressUnavailable(DevhostError):
     """The host cannot listen on the address it was given."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(f"devhost cannot listen on {host}:{port} ({reason}). Choose another port with --port.")
+        super().__init__(f"devhost cannot listen on {host}:{port} ({reason}). Choose another --port or --host.")
         self.host = host
         self.port = port
 

@@ -31,6 +31,7 @@ from devhost.protocol import FunctionInfo, Invoker
 from devhost.queues import QueueTriggers
 from devhost.settings import Settings
 from devhost.storage import Storage
+from devhost.timer_memory import TimerFile
 from devhost.timers import Timers
 
 type HostState = Literal["Starting", "Running", "Stopping"]
@@ -109,7 +110,10 @@ class Host:
         return f"{self.url}/{full_route(function, self._route_prefix)}" if kind(function.trigger) == HTTP else ""
 
     async def start(self) -> None:
-        """Raises AppInvalid, IndexingFailed, StateDirectoryInUse and AddressUnavailable, and then has stopped again."""
+        """Raises AppInvalid, IndexingFailed, StateDirectoryInUse, StateUnusable and AddressUnavailable.
+
+        It has then stopped again.
+        """
         try:
             await self._start()
         except BaseException:
@@ -146,8 +150,9 @@ class Host:
     async def _start(self) -> None:
         options = self._options
         configured = settings.load(options.app_dir)
-        if configured.ignored:
-            _log.warning("host.json: these settings have no effect in devhost: %s", ", ".join(configured.ignored))
+        for file, ignored in (("host.json", configured.ignored), (settings.LOCAL_SETTINGS, configured.local.ignored)):
+            if ignored:
+                _log.warning("%s: these settings have no effect in devhost: %s", file, ", ".join(ignored))
         keys = None if options.keys_file is None else auth.Keys.load(options.keys_file)
         self._gate = auth.Open() if keys is None else keys
         self._route_prefix = configured.route_prefix
@@ -158,7 +163,7 @@ class Host:
         self._pool = WorkerPool(
             app_dir=options.app_dir,
             count=options.workers,
-            environment=worker_environment(configured, options.workers, f"{options.host}:{port}"),
+            environment=worker_environment(configured, f"{options.host}:{port}"),
             function_timeout=configured.function_timeout,
         )
         catalog = Catalog(await self._pool.start(), configured)
@@ -180,7 +185,6 @@ class Host:
         rpc_port = await _listen(self._rpc, LOOPBACK, 0)
         options = durable_gate.hub_options(
             configured,
-            workers=self._options.workers,
             state_dir=self._options.state_dir,
             main_url=self.url,
             rpc_url=f"http://{LOOPBACK}:{rpc_port}",
@@ -197,7 +201,7 @@ class Host:
         engine: DurableEngine | None,
     ) -> _Parts:
         caller = Caller(invoker, None if engine is None else engine.client_binding)
-        timers = Timers(catalog.triggered_by(TIMER), caller, configured)
+        timers = Timers(catalog.triggered_by(TIMER), caller, configured, TimerFile(self._options.state_dir))
         queues = QueueTriggers(catalog.triggered_by(QUEUE_TRIGGER), caller, configured, storage)
         blobs = BlobWebhook(catalog, caller, configured, storage)
         return _Parts(
@@ -264,13 +268,13 @@ class Host:
         return "Starting" if self._state == "Running" and not running else self._state
 
 
-def worker_environment(configured: Settings, workers: int, address: str) -> dict[str, str]:
+def worker_environment(configured: Settings, address: str) -> dict[str, str]:
     """The whole environment of a worker: the app's settings and what the cloud's host adds to them.
 
     All activities and orchestrators of the host may meet in one worker while the others start again; with a thread for
     each of them, they never keep an HTTP function waiting for a thread.
     """
-    threads = HTTP_THREADS + workers * (configured.max_activities + configured.max_orchestrators)
+    threads = HTTP_THREADS + configured.max_activities + configured.max_orchestrators
     package_root = str(Path(__file__).resolve().parent.parent)
     search_path = [str(configured.app_dir), package_root, configured.environment.get("PYTHONPATH", "")]
     return {
@@ -298,7 +302,8 @@ def _runner(handler: Handler, *, body_limit: int, drain: float) -> web.ServerRun
     ) -> web.BaseRequest:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=body_limit)
 
-    server = web.Server(handler, request_factory=request, access_log=None)
+    # A compressed body goes to the function as it came, with its Content-Encoding, as from the real host.
+    server = web.Server(handler, request_factory=request, access_log=None, auto_decompress=False)
     # aiohttp waits this long twice: for the handlers under way, and once more after it has cancelled their reading.
     return web.ServerRunner(server, shutdown_timeout=drain / 2)
 
@@ -310,5 +315,6 @@ async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
     try:
         await site.start()
     except OSError as error:
-        raise AddressUnavailable(host, port, os.strerror(error.errno) if error.errno else str(error)) from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise AddressUnavailable(host, port, reason) from error
     return int(runner.addresses[0][1])

@@ -33,6 +33,8 @@ STABLE_SECONDS = 10.0
 """A worker that lived this long did not die of starting: the next one starts without delay."""
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 10.0
+LOADING_SECONDS = 10.0
+"""How long the app may take to load before somebody is told that it does, and how often after that."""
 STOP_SECONDS = 1.5
 """How long a worker may take to end by itself before it is killed."""
 
@@ -119,12 +121,30 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         loaded = [loop.create_future() for _ in range(self._count)]
         self._keepers = [loop.create_task(self._keep(slot, future)) for slot, future in enumerate(loaded)]
-        functions: tuple[FunctionInfo, ...] = (await asyncio.gather(*loaded))[0]
+        functions = await self._all_loaded(loaded)
         self._functions = {function.id: function for function in functions}
         self._started = True
         if self._function_timeout is not None:
             self._enforcing = loop.create_task(self._enforce(self._function_timeout))
         return functions
+
+    async def _all_loaded(self, loaded: Sequence[asyncio.Future[tuple[FunctionInfo, ...]]]) -> tuple[FunctionInfo, ...]:
+        """The functions, once every worker has loaded the app. Raises IndexingFailed."""
+        loading = asyncio.gather(*loaded)
+        waited = 0.0
+        while True:
+            await asyncio.wait({loading}, timeout=LOADING_SECONDS)
+            if loading.done():
+                functions: tuple[FunctionInfo, ...] = loading.result()[0]
+                return functions
+            waited += LOADING_SECONDS
+            _log.warning(
+                "the app in %s is still being loaded after %.0f s: does its code wait for something when it is "
+                "imported? (worker processes %s)",
+                self._app_dir,
+                waited,
+                ", ".join(str(pid) for pid, state in self.workers if state == "starting"),
+            )
 
     async def open(self, warmups: Sequence[Invocation] = ()) -> None:
         """Lets the workers take work, after `warmups` have run in each, now and after every restart."""
@@ -183,7 +203,8 @@ class WorkerPool:
         worker.last_turn = turn
         worker.pending[invocation_id] = _Pending(name, future, loop.time())
         try:
-            worker.connection.send(wire.invoke_frame(invocation_id, invocation))
+            frame = wire.invoke_frame(invocation_id, invocation)
+            worker.connection.send(frame, more_soon=len(worker.pending) > 1)
             outcome = await future
         finally:
             del worker.pending[invocation_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import secrets
 import socket
@@ -11,11 +12,19 @@ from dataclasses import dataclass
 from devhost.errors import DevhostError
 
 LOOPBACK = "127.0.0.1"
+LAST_PORT = 65535
 REPLACEMENTS = range(20_000, 32_000)
 """Ports that no system gives to outgoing connections, so that none of those takes one between choice and use."""
 TRIES = 1_000
 PROBE_SECONDS = 0.5
 """Longest wait for a port to answer; loopback answers or refuses at once, unless its listener hangs."""
+
+
+def port_number(text: str) -> int:
+    """A port from a command line; 0 stands for a free one. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal()) or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {LAST_PORT}")
+    return int(text)
 
 
 class PortTaken(DevhostError):

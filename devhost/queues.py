@@ -88,6 +88,8 @@ class QueueTriggers:
             messages: Sequence[Message] = ()
             try:
                 messages = await listener.queue.receive(self._settings.batch_size, HIDDEN_SECONDS)
+                if in_trouble:
+                    _log.warning("the queue %s can be read again", listener.queue.name)
                 in_trouble = False
             except TROUBLE as error:
                 if not in_trouble:

@@ -208,11 +208,18 @@ def _within(low: int | None, high: int | None, measure: Callable[[str], int]) ->
     return check
 
 
+def _whole(text: str) -> int:
+    """As .NET reads whole numbers: no underscores, no digits of other scripts. Raises ValueError."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
 _INT32, _INT64 = 2**31, 2**63
 _REAL = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _SIMPLE: Mapping[str, Check] = {
-    "int": _within(-_INT32, _INT32 - 1, int),
-    "long": _within(-_INT64, _INT64 - 1, int),
+    "int": _within(-_INT32, _INT32 - 1, _whole),
+    "long": _within(-_INT64, _INT64 - 1, _whole),
     "bool": _fits("true|false"),
     "alpha": _fits("[a-z]+"),
     "guid": _is_guid,
@@ -227,9 +234,9 @@ _SIMPLE: Mapping[str, Check] = {
 
 
 _MEASURED: Mapping[str, Callable[[int, int], Check]] = {
-    "min": lambda low, _: _within(low, None, int),
-    "max": lambda high, _: _within(None, high, int),
-    "range": lambda low, high: _within(low, high, int),
+    "min": lambda low, _: _within(low, None, _whole),
+    "max": lambda high, _: _within(None, high, _whole),
+    "range": lambda low, high: _within(low, high, _whole),
     "length": lambda low, high: _within(low, high, len),
     "minlength": lambda low, _: _within(low, None, len),
     "maxlength": lambda high, _: _within(None, high, len),

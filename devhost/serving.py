@@ -15,6 +15,10 @@ from devhost.host import Host, HostOptions
 from devhost.watching import next_change
 
 SHOWN_CHANGES = 3
+NO_FUNCTIONS = """
+No functions were found. devhost looks for them in function_app.py, where the app's FunctionApp object must be at the
+top level (the programming model v2 of Python), and leaves out those that AzureWebJobs.NAME.Disabled=true disables.
+"""
 
 
 async def serve(chosen: HostOptions, *, watch: bool = False) -> None:
@@ -78,6 +82,8 @@ async def _asked_to_stop() -> None:
 
 def function_table(host: Host) -> str:
     """The functions with their URLs or triggers, HTTP functions first."""
+    if not host.functions:
+        return NO_FUNCTIONS
     width = max((len(function.name) for function in host.functions), default=0) + 1
     lines = {True: list[str](), False: list[str]()}
     for function in sorted(host.functions, key=lambda function: function.name.lower()):

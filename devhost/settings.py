@@ -16,6 +16,7 @@ from typing import Any
 
 from devhost.durable.versions import FAILURE_STRATEGIES, MATCH_STRATEGIES, Versions
 from devhost.errors import SettingMissing, SettingsInvalid
+from devhost.ports import LAST_PORT
 
 OVERRIDE_PREFIX = "AzureFunctionsJobHost__"
 DEFAULT_ROUTE_PREFIX = "api"
@@ -28,6 +29,7 @@ BODY_LIMIT_SETTING = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
 DEFAULT_BODY_LIMIT = 100 * 2**20
 """Bytes of the largest request body, unless the setting says otherwise. As in the cloud."""
 
+LOCAL_SETTINGS = "local.settings.json"
 MOST_MESSAGES = 32
 """Messages of the largest batch that Queue Storage gives out at once."""
 HONOURED: Mapping[str, Any] = {
@@ -62,6 +64,9 @@ HONOURED: Mapping[str, Any] = {
 }
 """What of host.json has an effect here, or needs none: the versions of the file and of the extensions."""
 
+LOCALLY_HONOURED: Mapping[str, Any] = {"IsEncrypted": None, "Values": None, "Host": {"LocalHttpPort": None}}
+"""What of local.settings.json has an effect here."""
+
 _REFERENCE = re.compile(r"%([^%]+)%")
 _TIME_SPAN = re.compile(
     r"(?:(?P<days>\d+)\.)?(?P<hours>\d{1,2}):(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d(?:\.\d{1,7})?))?"
@@ -94,12 +99,24 @@ class QueueSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """What local.settings.json says. `values` may hold secrets; `port` is LocalHttpPort, where there is one.
+
+    `ignored` names what has no effect here.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    port: int | None = None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of one hosted app. `environment` is what its functions see; it may hold secrets, so repr leaves it out.
 
-    `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count per worker;
-    `log_level` is a level of the logging module; `body_limit` is in bytes. `ignored`
-    names what host.json says without effect here.
+    `function_timeout` is in seconds, None for no limit; `max_orchestrators` and `max_activities` count for the host
+    as a whole, whatever its workers, as in the cloud; `log_level` is a level of the logging module; `body_limit` is in
+    bytes; `local` is what local.settings.json says. `ignored` names what host.json says without effect here.
     """
 
     app_dir: Path
@@ -113,6 +130,7 @@ class Settings:
     body_limit: int
     queues: QueueSettings = field(default_factory=QueueSettings)
     versions: Versions = field(default_factory=Versions)
+    local: LocalSettings = field(default_factory=LocalSettings)
     ignored: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -135,7 +153,8 @@ def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsInvalid(
             host_file, "there is no such file, so this is no function app; name its folder with --app"
         )
-    environment = _environment(app_dir, os.environ if environ is None else environ)
+    local = local_settings(app_dir)
+    environment = {**local.values, **(os.environ if environ is None else environ)}
     host = _overridden(_object(host_file), environment)
     durable = _section(host_file, host, "extensions", "durableTask")
     http = _section(host_file, host, "extensions", "http")
@@ -154,6 +173,7 @@ def load(app_dir: Path, environ: Mapping[str, str] | None = None) -> Settings:
         body_limit=_count(host_file, environment, BODY_LIMIT_SETTING, DEFAULT_BODY_LIMIT),
         queues=_queues(host_file, queues),
         versions=_versions(host_file, durable),
+        local=local,
         ignored=tuple(_unknown(host, HONOURED)),
     )
 
@@ -179,10 +199,11 @@ def parse_time_span(text: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _environment(app_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    path = app_dir / "local.settings.json"
+def local_settings(app_dir: Path) -> LocalSettings:
+    """What local.settings.json says, if there is one. Raises SettingsInvalid."""
+    path = app_dir / LOCAL_SETTINGS
     if not path.is_file():
-        return dict(environ)
+        return LocalSettings()
     settings = _object(path)
     if settings.get("IsEncrypted") is True:
         raise SettingsInvalid(path, "it is encrypted; decrypt it with `func settings decrypt`")
@@ -191,7 +212,9 @@ def _environment(app_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
         if isinstance(value, dict | list) or value is None:
             raise SettingsInvalid(path, f"the value of {name} is not a string")
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
-    return {**texts, **environ}
+    host = _section(path, settings, "Host")
+    port = _count(path, host, "LocalHttpPort", 0, least=0, most=LAST_PORT) if "LocalHttpPort" in host else None
+    return LocalSettings(texts, port, tuple(_unknown(settings, LOCALLY_HONOURED)))
 
 
 def _object(path: Path) -> dict[str, Any]:

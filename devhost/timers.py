@@ -1,13 +1,14 @@
 """Timer triggers: NCRONTAB schedules in UTC, or a fixed span between runs. A timer never overlaps itself.
 
-Nothing is remembered over a restart, so a tick that fell while the host was down is not made up for.
+A time that passed while the host was down is made up for, once, by a run at the start that says that it is past due,
+unless the timer has useMonitor=False or comes more than once a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -17,12 +18,23 @@ from devhost.caller import Caller
 from devhost.errors import ScheduleInvalid
 from devhost.protocol import Datum, FunctionInfo
 from devhost.settings import Settings, parse_time_span
+from devhost.timer_memory import Forgetful, Ticked, TimerMemory
 
+SHORTEST_MONITORED = timedelta(minutes=1)
+"""Timers that come more often are not remembered. As in the cloud."""
+LOOK_SECONDS = 10.0
+"""How often a waiting timer looks at the clock, which may have been set, or have gone on while the machine slept."""
+SET_BACK = timedelta(minutes=1)
+"""A clock that is set back by more than this is believed; less must not run the same time twice."""
 PAST_DUE_SECONDS = 1.0
 """A run that begins later than this after its time says so."""
 FIELDS_WITHOUT_SECONDS = 5
 FIELDS_WITH_SECONDS = 6
 NEVER = "0001-01-01T00:00:00"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +60,28 @@ class _Timer:
     function: FunctionInfo
     schedule: Schedule
     run_on_startup: bool
+    monitored: bool = True
     last: datetime | None = None
 
 
 class Timers:
     """Runs the app's timer functions at their times."""
 
-    def __init__(self, functions: Sequence[FunctionInfo], caller: Caller, settings: Settings) -> None:
+    def __init__(
+        self,
+        functions: Sequence[FunctionInfo],
+        caller: Caller,
+        settings: Settings,
+        memory: TimerMemory | None = None,
+        *,
+        now: Callable[[], datetime] = _utc_now,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         """Raises ScheduleInvalid and SettingMissing."""
         self._caller = caller
+        self._memory = memory or Forgetful()
+        self._now = now
+        self._look_seconds = look_seconds
         self._timers = {function.name: _timer(function, settings) for function in functions}
         self._waiting: list[asyncio.Task[None]] = []
 
@@ -77,13 +102,37 @@ class Timers:
         self._caller.begin(self._run(timer, past_due=False))
 
     async def _run_for_ever(self, timer: _Timer) -> None:
-        if timer.run_on_startup:
-            await self._in_background(timer, past_due=False)
-        due = _now()
+        missed = self._missed(timer)
+        if missed or timer.run_on_startup:
+            await self._in_background(timer, past_due=missed)
+        due = self._now()
         while True:
-            due = timer.schedule.after(max(due, _now()))  # a sleep that ends early must not run the same time twice
-            await asyncio.sleep(max(0.0, (due - _now()).total_seconds()))
-            await self._in_background(timer, past_due=(_now() - due).total_seconds() > PAST_DUE_SECONDS)
+            due = timer.schedule.after(max(due, self._now()))  # a sleep that ends early must not run a time twice
+            due = await self._reached(timer, due)
+            await self._in_background(timer, past_due=(self._now() - due).total_seconds() > PAST_DUE_SECONDS)
+
+    def _missed(self, timer: _Timer) -> bool:
+        """Whether a time passed since the timer was last seen. One that is new is remembered from now on."""
+        now = self._now()
+        following = timer.schedule.after(now)
+        timer.monitored = timer.monitored and timer.schedule.after(following) - following >= SHORTEST_MONITORED
+        if not timer.monitored:
+            return False
+        known = self._memory.recall(timer.function.name)
+        if known is None or known.expression != timer.schedule.expression:
+            self._memory.note(timer.function.name, Ticked(timer.schedule.expression, None, following))
+            return False
+        timer.last = known.last
+        return known.next < now
+
+    async def _reached(self, timer: _Timer, due: datetime) -> datetime:
+        """Waits for `due`, or for an earlier time that the clock was set back to, and returns which."""
+        while (left := (due - self._now()).total_seconds()) > 0:
+            before = self._now()
+            await asyncio.sleep(min(left, self._look_seconds))
+            if self._now() < before - SET_BACK:
+                due = timer.schedule.after(self._now())
+        return due
 
     async def _in_background(self, timer: _Timer, *, past_due: bool) -> None:
         """A run that `stop` does not cut short, though this waits for its end."""
@@ -99,10 +148,13 @@ class Timers:
         await ended.wait()
 
     async def _run(self, timer: _Timer, *, past_due: bool) -> None:
-        now = _now()
-        datum = timer_datum(past_due=past_due, last=timer.last, following=timer.schedule.after(now))
+        now = self._now()
+        following = timer.schedule.after(now)
+        datum = timer_datum(past_due=past_due, last=timer.last, following=following)
         timer.last = now
         await self._caller.call_with_retries(timer.function, datum)
+        if timer.monitored:  # after the run: one that a kill cuts short is made up for
+            self._memory.note(timer.function.name, Ticked(timer.schedule.expression, now, following))
 
 
 def timer_datum(*, past_due: bool, last: datetime | None, following: datetime) -> Datum:
@@ -132,8 +184,9 @@ def parse_schedule(expression: str, *, function: str) -> Schedule:
 def _timer(function: FunctionInfo, settings: Settings) -> _Timer:
     text = settings.resolve(str(function.trigger["schedule"]), wanted_by=f"The schedule of function {function.name}")
     schedule = parse_schedule(text, function=function.name)
-    return _Timer(function, schedule, run_on_startup=bool(function.trigger.get("runOnStartup")))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    return _Timer(
+        function,
+        schedule,
+        run_on_startup=bool(function.trigger.get("runOnStartup")),
+        monitored=function.trigger.get("useMonitor") is not False,
+    )

@@ -43,7 +43,14 @@ def signature(spec: PipelineSpec) -> Signature:
     """What a request carries (the spec's inputs, in order) and what the answers are called."""
     inputs = tuple(InputColumn(name, _kind(spec, name)) for name in spec.inputs)
     positive = spec.label.positive if spec.task == "binary" else ""
-    return Signature(inputs=inputs, classes=spec.classes, positive=positive, task=spec.task)
+    return Signature(
+        inputs=inputs,
+        classes=spec.classes,
+        positive=positive,
+        task=spec.task,
+        unknown_columns=spec.requests.unknown_columns,
+        missing_columns=spec.requests.missing_columns,
+    )
 
 
 def fit_features(profile: Profile, spec: PipelineSpec) -> bytes:

@@ -5,6 +5,7 @@ Imports nothing but the standard library, because every serving process loads it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
@@ -15,8 +16,19 @@ MANIFEST_SCHEMA = 1
 PROBABILITY, VALUE = "probability", "value"
 """The one output of a version's graph: `probability`, DOUBLE [N, K], or in a regression `value`, DOUBLE [N, 1]."""
 
+SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A pipeline's name: a prefix of blobs, a part of URLs, a file's name. To be matched in full."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 Task = Literal["binary", "multiclass", "regression"]
 InputKind = Literal["number", "integer", "boolean", "category", "timestamp"]
+UnknownColumns = Literal["error", "ignore"]
+MissingColumns = Literal["missing", "error"]
+
+
+def is_sha256(text: object) -> bool:
+    """Whether `text` is a hash as manifests and pointers record it; only that becomes the name of a file."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +49,16 @@ class Signature:
     """Inputs in the graph's order. The graph's output is [N, K] with K = len(classes), or [N, 1] in a regression.
 
     `positive` is the class that a binary model's one probability is of; other tasks have none ('').
+    `unknown_columns` and `missing_columns` say what a request may have too much and leave out. Versions that were made
+    before these were recorded have what was the rule then, which is the default.
     """
 
     inputs: tuple[InputColumn, ...]
     classes: tuple[str, ...]
     positive: str
     task: Task = "binary"
+    unknown_columns: UnknownColumns = "error"
+    missing_columns: MissingColumns = "missing"
 
     @property
     def output(self) -> str:
@@ -58,7 +74,8 @@ class Signature:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From plain JSON types, as `asdict` and JSON make them."""
         inputs = tuple(InputColumn(**column) for column in data["inputs"])
-        return cls(inputs, tuple(data["classes"]), data["positive"], data.get("task", "binary"))
+        optional = {name: data[name] for name in ("task", "unknown_columns", "missing_columns") if name in data}
+        return cls(inputs, tuple(data["classes"]), data["positive"], **optional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,8 @@ class Manifest:
     golden: GoldenRows
     lineage: Lineage
     metrics: Mapping[str, float] = field(default_factory=dict)
+    rejected: bool = False
+    """Whether the gate rejected it. Who asks for such a version by its number gets it, and is told."""
     opset: Mapping[str, int] = field(default_factory=dict)
     """The operator sets that the graph needs, by domain ('' is ONNX's own)."""
     schema: int = MANIFEST_SCHEMA

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
+from models.manifest import SLUG
 from models.parameters import allowed_names
-from models.spec import SLUG, PipelineSpec
+from models.spec import PipelineSpec
 
 EXAMPLE: dict[str, Any] = {
     "name": "flight-delays",
@@ -37,7 +38,7 @@ def pipeline_schema() -> dict[str, Any]:
     short_form = {"enum": parts["Column"]["properties"]["type"]["enum"], "description": "Short for {type: ...}."}
     fields["columns"]["additionalProperties"] = {"anyOf": [short_form, {"$ref": "#/$defs/Column"}]}
     fields["columns"]["examples"] = [EXAMPLE["columns"]]
-    fields["name"]["pattern"] = SLUG.pattern
+    fields["name"]["pattern"] = f"^{SLUG.pattern}$"
     fields["features"]["items"] = {
         "anyOf": [{"type": "string", "description": "Short for {column: ...}."}, {"$ref": "#/$defs/Feature"}]
     }

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from models.errors import bounded
 from models.feature_columns import FeatureColumn, feature_columns
+from models.manifest import SLUG
 from models.metric_names import HIGHER_IS_BETTER, METRICS_OF
 from models.promotion import Promotion
 from models.spec_lines import Loader, SpecError, line_at, refuse_duplicates
@@ -37,6 +38,7 @@ from models.spec_parts import (
     Part,
     Quality,
     Quiet,
+    Requests,
     Schedule,
     Task,
     Training,
@@ -48,7 +50,6 @@ __all__ = ["Column", "ColumnType", "Gate", "Label", "PipelineSpec", "SpecError",
 
 RESERVED_COLUMNS = frozenset({"features", "probability", "value"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
-SLUG = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
 DATA_VERSION = 3
 """Raised when cells are read, checked or counted in another way than before, so that partitions are cleaned anew."""
 LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
@@ -113,13 +114,14 @@ class PipelineSpec(Part):
     promotion: Promotion = Promotion()
     """When a challenger goes live: `automatic`, `approval`, or in a window (see its fields)."""
     quiet: Quiet = Quiet()
+    requests: Requests = Requests()
     schedule: Schedule | None = None
     """Retraining by the clock; without it only uploads bring it about."""
 
     @field_validator("name")
     @classmethod
     def _slug(cls, value: str) -> str:
-        if not SLUG.match(value):
+        if not SLUG.fullmatch(value):
             raise ValueError("use lower-case letters, digits and hyphens, at most 63, no hyphen at either end")
         return value
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models.errors import bounded
+from models.manifest import MissingColumns, UnknownColumns
 from models.parameters import canonical
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
@@ -338,3 +339,12 @@ class Quiet(Part):
         if self.longest_wait_seconds < self.seconds:
             raise ValueError("longest_wait_seconds is shorter than seconds")
         return self
+
+
+class Requests(Part):
+    """What a prediction request may have too much and leave out. A model's version keeps what held when it was made."""
+
+    unknown_columns: UnknownColumns = "error"
+    """A column that the model does not take: an error, or ignored."""
+    missing_columns: MissingColumns = "missing"
+    """A column that the request does not have: a missing value, as a null is, or an error."""

@@ -1,6 +1,8 @@
-"""Models kept on local disk by hash, so that a restart needs no download, and no storage when that is away.
+"""Models kept on local disk by their hash, so that a restart needs no download, and no storage when that is away.
 
 Several processes share the directory: files are written beside and moved into place, and never changed afterwards.
+`models/{sha256}.onnx` are the models of all pipelines; `champions/{pipeline}.json` is the manifest of the version that
+served last. The models together stay below a limit in bytes: what was not used for longest goes first, champions last.
 """
 
 from __future__ import annotations
@@ -11,88 +13,118 @@ import logging
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from adapters.pointer import LivePointer
+from models.manifest import is_sha256
 
 log = logging.getLogger("ratchet.serving")
 
-KEPT_MODELS = 5
-"""Models kept per pipeline: the champion, and some to go back to."""
 ABANDONED_AFTER_SECONDS = 600.0
-"""Age at which a file without a model is what a process that died left behind."""
-POINTER = "live.json"
+"""Age at which a half-written file is what a process that died left behind."""
+DEFAULT_MAX_BYTES = 256 * 2**20
+"""A third of the temporary disk that the smallest Azure plan has, and some hundred models."""
+
+
+class _File(NamedTuple):
+    """A model on disk. `used` is when it was last read or written, in seconds since 1970 UTC."""
+
+    path: Path
+    size: int
+    used: float
 
 
 class DiskCache:
     """A full or read-only disk costs the cache, not the service: it is logged, and serving goes on from memory."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._models, self._champions = directory / "models", directory / "champions"
+        self._max_bytes = max_bytes
 
-    def read(self, pipeline: str, sha256: str) -> bytes | None:
-        """A model whose bytes still have that hash, or None."""
+    def read(self, sha256: str) -> bytes | None:
+        """A model whose bytes still have that hash, or None. What is damaged is removed."""
+        path = self._models / f"{sha256}.onnx"
         try:
-            model = (self._directory / pipeline / f"{sha256}.onnx").read_bytes()
+            model = path.read_bytes()
         except OSError:
             return None
-        return model if hashlib.sha256(model).hexdigest() == sha256 else None
+        with suppress(OSError):  # a directory that cannot be written still can be read
+            if hashlib.sha256(model).hexdigest() != sha256:
+                path.unlink(missing_ok=True)
+                return None
+            os.utime(path)
+        return model
 
-    def store(self, pipeline: str, sha256: str, model: bytes, manifest: bytes) -> None:
-        """Keeps a model and its manifest, and drops the oldest beyond KEPT_MODELS."""
-        self._write(pipeline, f"{sha256}.json", manifest)
-        self._write(pipeline, f"{sha256}.onnx", model)
-        self._prune(pipeline)
+    def store(self, sha256: str, model: bytes) -> None:
+        """Keeps a model, and drops others until all of them fit. One that is beyond the limit alone is not kept."""
+        if len(model) > self._max_bytes:
+            sizes = f"{len(model):,} bytes, and at most {self._max_bytes:,} may lie there"
+            log.warning("a model is not kept on disk, so a restart will download it: it has %s", sizes)
+            return
+        path = self._models / f"{sha256}.onnx"
+        if not path.exists():
+            self._write(path, model)
+        self._prune(path)
 
-    def remember(self, pipeline: str, pointer: bytes) -> None:
-        """Keeps the pointer's document."""
-        self._write(pipeline, POINTER, pointer)
+    def remember(self, pipeline: str, manifest: bytes) -> None:
+        """Keeps the manifest of the version that a pipeline serves now."""
+        self._write(self._champions / f"{pipeline}.json", manifest)
 
     def recall(self, pipeline: str) -> tuple[bytes, bytes] | None:
         """(manifest, model) of the champion that was remembered last, or None."""
-        folder = self._directory / pipeline
-        try:
-            pointer = LivePointer.from_dict(json.loads((folder / POINTER).read_bytes()))
-            sha256 = pointer.champion.model_sha256
-            manifest = (folder / f"{sha256}.json").read_bytes()
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # nothing usable was kept: the caller has no model, and says so
-        model = self.read(pipeline, sha256)
-        return None if model is None else (manifest, model)
+        path = self._champions / f"{pipeline}.json"
+        sha256 = _model_of(path)
+        model = None if sha256 is None else self.read(sha256)
+        return None if model is None else (path.read_bytes(), model)
 
-    def _write(self, pipeline: str, name: str, data: bytes) -> None:
-        folder = self._directory / pipeline
+    def _write(self, path: Path, data: bytes) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
-                Path(temporary).replace(folder / name)
+                Path(temporary).replace(path)
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
                 raise
         except OSError as exc:
-            log.warning("the model cache in %s cannot be written: %s", folder, exc)
+            log.warning("the model cache in %s cannot be written: %s", path.parent, exc)
 
-    def _prune(self, pipeline: str) -> None:
-        folder = self._directory / pipeline
+    def _prune(self, stored: Path) -> None:
+        """Drops files until the rest fits. Other processes prune too: what is gone already is no mistake."""
         try:
-            # Other processes prune too: what is gone before it was looked at is no mistake.
-            ages = {path: age for path in folder.iterdir() if (age := _age_seconds(path)) is not None}
-            models = sorted((path for path in ages if path.suffix == ".onnx"), key=ages.__getitem__)
-            kept = {path.stem for path in models[:KEPT_MODELS]}
-            for path, age in ages.items():
-                # A young file without a model may be half of one that another process is just storing.
-                surplus = path.suffix == ".onnx" or age > ABANDONED_AFTER_SECONDS
-                if surplus and path.stem not in kept and path.name != POINTER:
-                    path.unlink(missing_ok=True)
+            files = [file for path in self._models.iterdir() if (file := _look(path)) is not None]
+            abandoned = time.time() - ABANDONED_AFTER_SECONDS
+            for file in files:
+                if file.path.suffix != ".onnx" and file.used < abandoned:
+                    file.path.unlink(missing_ok=True)
+            models = [file for file in files if file.path.suffix == ".onnx"]
+            surplus = sum(file.size for file in models) - self._max_bytes
+            if surplus <= 0:
+                return
+            champions = {_model_of(path) for path in self._champions.glob("*.json")}
+            for file in sorted(models, key=lambda file: (file.path.stem in champions, file.used)):
+                if surplus > 0 and file.path != stored:
+                    file.path.unlink(missing_ok=True)
+                    surplus -= file.size
         except OSError as exc:
-            log.warning("the model cache in %s cannot be pruned: %s", folder, exc)
+            log.warning("the model cache in %s cannot be pruned: %s", self._models, exc)
 
 
-def _age_seconds(path: Path) -> float | None:
+def _look(path: Path) -> _File | None:
     try:
-        return time.time() - path.stat().st_mtime
+        found = path.stat()
     except FileNotFoundError:
         return None
+    return _File(path, found.st_size, found.st_mtime)
+
+
+def _model_of(manifest: Path) -> str | None:
+    """The hash that a remembered manifest names; None when there is no usable one."""
+    try:
+        sha256 = json.loads(manifest.read_bytes())["model_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return sha256 if is_sha256(sha256) else None

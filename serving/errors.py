@@ -17,6 +17,14 @@ class NoModelYet(ServingError):
         self.pipeline, self.retry_after_seconds = pipeline, retry_after_seconds
 
 
+class VersionUnavailable(NoModelYet):
+    """A version that was asked for by its number cannot be loaded now. It may be there; ask again."""
+
+    def __init__(self, pipeline: str, version: int, reason: str, retry_after_seconds: int = 10) -> None:
+        super().__init__(f"version {version} of {pipeline}", reason, retry_after_seconds)
+        self.pipeline, self.version = pipeline, version
+
+
 class NothingPromoted(ServingError):
     """Storage has no live pointer for the pipeline: none was written so far, or it is `gone` since a model serves."""
 
@@ -39,8 +47,24 @@ class BadRequest(ServingError):
         self.row, self.column = row, column
 
 
+class SchemaMismatch(BadRequest):
+    """The request's columns are not those that the model takes."""
+
+
 class BodyTooLarge(ServingError):
-    """The body is longer than allowed."""
+    """The body is longer than allowed, as it was sent or without its compression."""
+
+
+class TooManyRows(ServingError):
+    """The request has more rows than one may have."""
+
+
+class UnknownEncoding(ServingError):
+    """The body, or a part of it, is in a format that is not read."""
+
+
+class OutOfTime(ServingError):
+    """The request took longer than one may take."""
 
 
 class ModelRefused(ServingError):

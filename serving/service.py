@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from adapters.blobs import BlobStore
 from models.errors import bounded
-from models.manifest import Signature
-from serving import oip
+from serving import oip, openapi, plain, scoring
 from serving.answers import Answer, Protocol, answer, refusal
-from serving.cache import ActiveModel, ModelCache
+from serving.cache import ActiveModel, CacheLimits, ModelCache
+from serving.compression import compressed, decompressed
 from serving.errors import BadRequest, BodyTooLarge, NoModelYet, ServingError, UnknownModel
+from serving.limits import Deadline, Limits
+from serving.plain import load_json
 
-MAX_BODY_BYTES = 10 * 2**20
-"""Longest request body: ten megabytes hold a hundred thousand rows."""
-SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": []}
+if TYPE_CHECKING:
+    import numpy as np
+
+    from serving.session import Feed
+
+SERVER = {"name": "ratchet", "version": "0.1.0", "extensions": oip.EXTENSIONS}
+NO_HEADERS: Mapping[str, str] = {}
+CHUNK_ROWS = 4096
+"""Rows that run through a model at once: about 40 ms, after which the request's time is looked at."""
 
 
 class InferenceService:
@@ -36,19 +41,69 @@ class InferenceService:
         ttl_seconds: float,
         known: Callable[[], Iterable[str]],
         *,
+        limits: Limits | None = None,
+        cache_limits: CacheLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, clock=clock)
-        self._known = known
+        self._cache = ModelCache(blobs, cache_dir, ttl_seconds, limits=cache_limits or CacheLimits(), clock=clock)
+        self._known, self._limits, self._clock = known, limits or Limits(), clock
         self._names: frozenset[str] = frozenset()
 
-    def predict(self, pipeline: str, body: bytes) -> Answer:
-        """Plain JSON for people: a record, a list of records, or {"records": [...]}."""
-        return _answering(lambda: self._predict(pipeline, body))
+    def would_wait(self, pipeline: str, version: str | None = None) -> bool:
+        """Whether a request for that model may have to wait for storage, so that it belongs on a thread of its own."""
+        return self._cache.would_wait(pipeline, version)
 
-    def infer(self, pipeline: str, body: bytes, version: str | None = None) -> Answer:
-        """POST v2/models/{name}[/versions/{version}]/infer."""
-        return _answering(lambda: self._infer(pipeline, body, version), protocol="oip")
+    def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
+        return self._answering(body, headers, lambda sent, deadline: self._predict(pipeline, sent, deadline))
+
+    def infer(
+        self, pipeline: str, body: bytes, version: str | None = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
+        """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
+
+        def work(sent: bytes, deadline: Deadline) -> Answer:
+            model = self._model(pipeline, version)
+            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH), model.manifest.signature)
+            self._limits.check_rows(asked.rows)
+            probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
+            return oip.write_answer(asked, model.manifest, probabilities, model.headers)
+
+        return self._answering(body, headers, work, protocol="oip")
+
+    def invocations(self, pipeline: str | None, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """POST [mlflow/{name}/]invocations: MLflow's scoring protocol. Without a name, of the only pipeline."""
+
+        def work(sent: bytes, deadline: Deadline) -> Answer:
+            model = self._model(self._only() if pipeline is None else pipeline)
+            table = scoring.read_table(sent, headers.get("content-type"))
+            if table.rows:
+                self._limits.check_rows(table.rows)
+            feed = scoring.read_feed(table, model.manifest.signature)
+            if not table.rows:
+                return scoring.write_answer(None, model.manifest.signature, model.headers)
+            answers = _run(model, feed, table.rows, deadline)
+            return scoring.write_answer(answers, model.manifest.signature, model.headers)
+
+        return self._answering(body, headers, work, protocol="mlflow")
+
+    def ping(self, pipeline: str | None) -> Answer:
+        """GET [mlflow/{name}/]ping and health: 200 when a model would answer."""
+
+        def work() -> Answer:
+            self._model(self._only() if pipeline is None else pipeline)
+            return scoring.ALIVE
+
+        return _refusing(work, protocol="mlflow")
+
+    def mlflow_version(self, pipeline: str) -> Answer:
+        """GET mlflow/{name}/version: of which MLflow this is the protocol."""
+
+        def work() -> Answer:
+            self._check_name(pipeline)
+            return scoring.VERSION
+
+        return _refusing(work, protocol="mlflow")
 
     def metadata(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}[/versions/{version}]."""
@@ -57,7 +112,7 @@ class InferenceService:
             model = self._model(pipeline, version)
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def model_ready(self, pipeline: str, version: str | None = None) -> Answer:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
@@ -67,26 +122,35 @@ class InferenceService:
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
-        return _answering(work, protocol="oip")
+        return _refusing(work)
 
     def server_metadata(self) -> Answer:
         """GET v2."""
         return answer(SERVER)
 
-    def live(self) -> Answer:
-        """GET v2/health/live."""
-        return answer({"live": True})
+    def description(self) -> Answer:
+        """GET openapi.json."""
+        return answer(openapi.describe(self._known()))
 
     def ready(self) -> Answer:
-        """GET v2/health/ready: 200 when every pipeline has a model."""
-        details = []
-        for pipeline in self._known():
-            # Without a model the details say so: their version is null.
-            with suppress(NoModelYet):
-                self._cache.active(pipeline)
-            details.append(self._cache.status(pipeline))
-        ready = all(entry["version"] is not None for entry in details)
-        return answer({"ready": ready, "models": details}, status=200 if ready else 503)
+        """GET v2/health/ready: 200 from a process that answers requests, and what it knows of each model.
+
+        Storage is not asked. Whether one model would answer is for `model_ready`.
+        """
+        return answer({"ready": True, "models": [self._cache.status(pipeline) for pipeline in self._known()]})
+
+    def repository_index(self, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
+        kind alone."""
+
+        def work(sent: bytes, _: Deadline) -> Answer:
+            asked = load_json(sent) if sent.strip() else {}
+            if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
+                raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
+            entries = [self._index_entry(pipeline) for pipeline in self._known()]
+            return answer([e for e in entries if e["state"] == "READY"] if asked.get("ready") else entries)
+
+        return self._answering(body, headers, work, protocol="oip")
 
     def status(self, pipeline: str) -> dict[str, Any]:
         """For health details of one pipeline: version, run, since, last_check, age_seconds, last_error."""
@@ -97,91 +161,77 @@ class InferenceService:
         for pipeline in pipelines:
             self._cache.refresh(pipeline)
 
+    def _only(self) -> str:
+        names = list(self._known())
+        if len(names) == 1:
+            return names[0]
+        message = f"there are {len(names)} pipelines here, so the address has to name one: /mlflow/{{pipeline}}/..."
+        raise UnknownModel(f"{message}, with one of {', '.join(names)}" if names else "there is no pipeline here")
+
     def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
+        self._check_name(pipeline)
+        return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
+
+    def _check_name(self, pipeline: str) -> None:
         # Whoever knows the names may read a directory for them: asked again only for a name that is new.
         if pipeline not in self._names:
             self._names = frozenset(self._known())
         if pipeline not in self._names:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
-        model = self._cache.active(pipeline)
-        if version is not None and version != str(model.manifest.version):
-            live = model.manifest.version
-            raise UnknownModel(f"{pipeline} serves version {live}; {bounded(version, 20)!r} is not live")
-        return model
 
-    def _predict(self, pipeline: str, body: bytes) -> Answer:
+    def _index_entry(self, pipeline: str) -> dict[str, str]:
+        try:
+            version = str(self._cache.active(pipeline).manifest.version)
+        except NoModelYet as exc:
+            return {"name": pipeline, "version": "", "state": "UNAVAILABLE", "reason": str(exc)}
+        return {"name": pipeline, "version": version, "state": "READY", "reason": ""}
+
+    def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
         model = self._model(pipeline)
-        records = _records(_json(body))
-        answers = model.session.run(model.reader.from_records(records)).tolist()
-        manifest = model.manifest
-        predictions = [_prediction(row, manifest.signature) for row in answers]
-        document = {
-            "pipeline": pipeline,
-            "version": manifest.version,
-            "run": manifest.run,
-            "predictions": predictions,
-        }
-        return answer(document, headers=model.headers)
+        asked = plain.read_request(body)
+        self._limits.check_rows(asked.rows)
+        feed = (
+            model.reader.from_records(asked.records)
+            if asked.columns is None
+            else model.reader.from_columns(asked.columns, asked.rows)
+        )
+        return plain.write_answer(asked, model.manifest, _run(model, feed, asked.rows, deadline), model.headers)
 
-    def _infer(self, pipeline: str, body: bytes, version: str | None) -> Answer:
-        model = self._model(pipeline, version)
-        request = _json(body)
-        columns, rows = oip.read_columns(request)
-        signature = model.manifest.signature
-        wanted = oip.requested_outputs(request, signature)
-        answers = model.session.run(model.reader.from_columns(columns, rows))
-        outputs: list[dict[str, Any]] = []
-        if signature.output in wanted:
-            shape = list(answers.shape)
-            outputs.append({"name": signature.output, "datatype": "FP64", "shape": shape, "data": answers.ravel()})
-        if "label" in wanted:
-            labels = [signature.classes[index] for index in answers.argmax(axis=1).tolist()]
-            outputs.append({"name": "label", "datatype": "BYTES", "shape": [rows], "data": labels})
-        document: dict[str, Any] = {
-            "model_name": pipeline,
-            "model_version": str(model.manifest.version),
-            "outputs": outputs,
-            "parameters": {"run": model.manifest.run},
-        }
-        if isinstance(request.get("id"), str):
-            document["id"] = request["id"]
-        return answer(document, headers=model.headers)
+    def _answering(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        work: Callable[[bytes, Deadline], Answer],
+        *,
+        protocol: Protocol = "plain",
+    ) -> Answer:
+        deadline = Deadline(self._clock, self._limits.seconds)
+        try:
+            if len(body) > self._limits.body_bytes:
+                raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
+            sent = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
+            result = work(sent, deadline)
+        except ServingError as exc:
+            result = refusal(exc, protocol=protocol)
+        return compressed(result, headers.get("accept-encoding"))
 
 
-def _prediction(row: list[float], signature: Signature) -> dict[str, Any]:
-    """One row's answer: a value, or the likeliest class with its probabilities.
-
-    `probability` is of the positive class; where there are several classes, of the likeliest.
-    """
-    if signature.task == "regression":
-        return {"value": row[0]}
-    classes = signature.classes
-    likeliest = row.index(max(row))
-    named = classes.index(signature.positive) if signature.task == "binary" else likeliest
-    return {
-        "label": classes[likeliest],
-        "probability": row[named],
-        "probabilities": dict(zip(classes, row, strict=True)),
-    }
-
-
-def _answering(work: Callable[[], Answer], *, protocol: Protocol = "plain") -> Answer:
+def _refusing(work: Callable[[], Answer], *, protocol: Protocol = "oip") -> Answer:
     try:
         return work()
     except ServingError as exc:
         return refusal(exc, protocol=protocol)
 
 
-def _json(body: bytes) -> Any:
-    if len(body) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {MAX_BODY_BYTES:,} are taken")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
+def _run(model: ActiveModel, feed: Feed, rows: int, deadline: Deadline) -> np.ndarray[Any, Any]:
+    """Probabilities, float64 [N, K]. Raises OutOfTime."""
+    deadline.check()
+    if rows <= CHUNK_ROWS:
+        return model.session.run(feed)
+    import numpy as np
 
-
-def _records(document: Any) -> list[Any]:
-    if isinstance(document, dict) and isinstance(document.get("records"), list):
-        document = document["records"]
-    return document if isinstance(document, list) else [document]
+    parts = []
+    for start in range(0, rows, CHUNK_ROWS):
+        deadline.check()
+        parts.append(model.session.run({name: values[start : start + CHUNK_ROWS] for name, values in feed.items()}))
+    return np.concatenate(parts)

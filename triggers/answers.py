@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from adapters.specs import UnknownPipeline
 from models.errors import RatchetError
 from triggers import services
 from triggers.runs import NotUnderWay, RunsKeepEnding
+from triggers.worker import worker_headers
 
 UNAVAILABLE, CONFLICT, BAD_REQUEST, NOT_FOUND, FORBIDDEN = 503, 409, 400, 404, 403
 RETRY_AFTER_SECONDS = "5"
@@ -47,11 +47,6 @@ STATUSES: tuple[tuple[type[RatchetError], int], ...] = (
     (StorageUnavailable, UNAVAILABLE),
     (LedgerError, UNAVAILABLE),
 )
-
-
-def worker_headers() -> dict[str, str]:
-    """Names the worker process that answered, so that a swap can be seen in every one of them."""
-    return {"x-ratchet-worker": str(os.getpid())}
 
 
 def answer_json(document: Any, *, status: int = 200) -> func.HttpResponse:

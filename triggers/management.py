@@ -21,10 +21,11 @@ from adapters.blobs import BlobNotFound
 from adapters.ledger import TRANSITIONS
 from models.errors import bounded
 from triggers import services
+from triggers.admin import AdminBlueprint
 from triggers.answers import BadRequest, answer_json, answering, known_pipeline
 from triggers.runs import ACTIVE, ensure_run, force_run, run_status, stop_run
 
-blueprint = df.Blueprint()
+blueprint = AdminBlueprint()
 
 FLAGS = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
 """What a query parameter may say. Given without a value (`?force`) it is true."""

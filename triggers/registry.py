@@ -20,9 +20,10 @@ from adapters.mlflow_webhook import WebhookRefused
 from adapters.registry import CHAMPION, RegistryError
 from models.errors import RatchetError
 from triggers import services
+from triggers.admin import AdminBlueprint
 from triggers.answers import BadRequest, answer_json, answering, known_pipeline, read_object
 
-blueprint = func.Blueprint()
+blueprint = AdminBlueprint()
 log = logging.getLogger("ratchet.registry")
 
 MAX_WHY_CHARACTERS = 500

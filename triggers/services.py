@@ -6,10 +6,10 @@ Nothing here runs at import, so that `import function_app` works with an empty e
 from __future__ import annotations
 
 import os
+import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
-from activities.dependencies import Dependencies
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
@@ -19,6 +19,7 @@ from adapters.settings import Settings, read_settings
 from adapters.specs import SpecFiles
 
 if TYPE_CHECKING:
+    from activities.dependencies import Dependencies
     from serving.service import InferenceService
 
 
@@ -72,6 +73,8 @@ def specs() -> SpecFiles:
 @cache
 def dependencies() -> Dependencies:
     """What the activities work with."""
+    from activities.dependencies import Dependencies
+
     # One core stays free for requests: with all of them, LightGBM's threads wait for each other while one is taken
     # away, and training becomes many times slower.
     threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
@@ -89,7 +92,27 @@ def dependencies() -> Dependencies:
 
 @cache
 def inference() -> InferenceService:
+    """The first call begins to load the champions of all pipelines, whatever it is for.
+
+    A process that was replaced gets no warmup call; so the first request, be it a health probe, does for that.
+    """
+    from serving.cache import CacheLimits
+    from serving.limits import Limits
     from serving.service import InferenceService
 
     chosen = settings()
-    return InferenceService(blobs(), chosen.cache_dir, chosen.pointer_ttl_seconds, specs().names)
+    service = InferenceService(
+        blobs(),
+        chosen.cache_dir,
+        chosen.pointer_ttl_seconds,
+        specs().names,
+        limits=Limits(chosen.max_body_bytes, chosen.max_rows, chosen.request_seconds),
+        cache_limits=CacheLimits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept),
+    )
+    threading.Thread(target=service.warm, args=(specs().names(),), name="ratchet-start", daemon=True).start()
+    return service
+
+
+def inference_if_there() -> InferenceService | None:
+    """The service, when a call for it was made already. The first one imports much, and the event loop cannot wait."""
+    return inference() if inference.cache_info().currsize else None

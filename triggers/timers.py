@@ -1,4 +1,4 @@
-"""The sweep: the ledger against the container, so that a lost event costs minutes and not data. And the warmup."""
+"""The sweep: the ledger against the container, so that a lost event costs minutes and not data."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import logging
 
 import azure.durable_functions as df
 import azure.functions as func
-from azure.functions.warmup import WarmUpContext
 
 from activities.collect import collect
 from activities.sweep import free, look_over
 from triggers import services
 from triggers.runs import ACTIVE, ensure_run, run_status, task_hub
 
-sweeping = df.Blueprint()
-warming = df.Blueprint()
+blueprint = df.Blueprint()
 log = logging.getLogger("ratchet.sweep")
 
 
-@sweeping.function_name("sweep")
-@sweeping.timer_trigger(arg_name="timer", schedule="%RATCHET_SWEEP_SCHEDULE%", run_on_startup=False)
-@sweeping.durable_client_input(client_name="client")
+@blueprint.function_name("sweep")
+@blueprint.timer_trigger(arg_name="timer", schedule="%RATCHET_SWEEP_SCHEDULE%", run_on_startup=False)
+@blueprint.durable_client_input(client_name="client")
 async def sweep(timer: func.TimerRequest, client: df.DurableOrchestrationClient) -> None:
     """For each pipeline: record what events missed, free the claims of dead runs, start a run when something waits."""
     await sweep_all(client)
@@ -53,10 +51,3 @@ async def _sweep(pipeline: str, client: df.DurableOrchestrationClient) -> None:
         await ensure_run(client, pipeline, force=found.scheduled, stale=found.stale)
     elif deleted := await asyncio.to_thread(collect, pipeline, to):
         log.info("%s: %d old caches were deleted", pipeline, deleted)
-
-
-@warming.function_name("warmup")
-@warming.warm_up_trigger(arg_name="warmup_context")
-def warmup(warmup_context: WarmUpContext) -> None:
-    """Loads every champion before the instance gets its first request."""
-    services.inference().warm(services.specs().names())

@@ -23,7 +23,7 @@ from models.spec import parse_spec
 SETTLE_SECONDS = 300.0
 SWEEP_SECONDS = 3.0
 """How often the sweep runs meanwhile."""
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,10 @@ class Referee:
         return {blob.name.removeprefix(prefix): blob.etag.strip('"') for blob in found}
 
     def _entities(self) -> list[dict[str, Any]]:
+        """The ledger's rows, without the contents that were overwritten."""
+        query = f"PartitionKey eq '{self._pipeline}' and state ne 'superseded'"
         try:
-            return [dict(row) for row in self._ledger.query_entities(f"PartitionKey eq '{self._pipeline}'")]
+            return [dict(row) for row in self._ledger.query_entities(query)]
         except ResourceNotFoundError:
             return []
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from devhost.durable.errors import AlreadyRunning, Gone, InvalidAction, NotFound
 from devhost.durable.functions import Functions
@@ -13,6 +14,10 @@ from devhost.durable.store import Instance, Store
 FORBIDDEN = "/\\#?"
 MOST_ID_CHARACTERS = 100
 """Characters of the longest instance id that a client may choose, as in the extension."""
+
+
+_FAILURES = frozenset({Kind.TASK_FAILED, Kind.SUB_FAILED})
+_ATTEMPTS = frozenset({Kind.TASK_SCHEDULED, Kind.SUB_CREATED})
 
 
 class Control:
@@ -99,31 +104,66 @@ class Control:
             self._wake(each)
 
     def _rewind(self, there: Instance, reason: str | None, rewinding: list[str]) -> None:
-        history, failed_subs = _rewound(self._store.history(there.id))
-        self._store.rewrite(there.id, history)
+        history = self._store.history(there.id)
+        failed = _to_do_again(history)
+        children: dict[int, Instance] = {}
+        for entry in history:
+            if entry["EventType"] == Kind.SUB_CREATED and entry["EventId"] in failed:
+                child = self._store.instance(entry["InstanceId"])
+                if child is not None and child.status == "Failed" and _is_child(child, there, entry["EventId"]):
+                    children[entry["EventId"]] = child
+        self._store.rewrite(there.id, _rewound(history, failed, children))
         self._store.update(there.id, status="Running", output=None, custom=there.custom)
         self._store.send(there.id, event(Kind.GENERIC, Data=f"Rewind: {reason}"), there.execution)
         rewinding.append(there.id)
-        for sub in failed_subs:
-            child = self._store.instance(sub)
-            if child is not None and child.status == "Failed":
-                self._rewind(child, reason, rewinding)
+        for child in children.values():
+            self._rewind(child, reason, rewinding)
 
 
-def _rewound(history: Sequence[Event]) -> tuple[list[Event], list[str]]:
-    """The history without its failures, and the sub-orchestrations that failed. Places are kept: they count."""
-    failures = {Kind.TASK_FAILED, Kind.SUB_FAILED}
-    failed = {entry["TaskScheduledId"] for entry in history if entry["EventType"] in failures}
-    subs: list[str] = []
-    result: list[Event] = []
-    for entry in history:
+def _is_child(child: Instance, parent: Instance, task: int) -> bool:
+    """Whether that instance is still the one that this task of the parent waits for."""
+    return child.parent is not None and (child.parent.execution, child.parent.task) == (parent.execution, task)
+
+
+def _to_do_again(history: Sequence[Event]) -> set[int]:
+    """The numbers of the tasks that failed. Of the attempts under a retry policy only the last one counts."""
+    failed = {entry["TaskScheduledId"] for entry in history if entry["EventType"] in _FAILURES}
+    attempts = [entry for entry in history if entry["EventType"] in _ATTEMPTS and "AttemptOf" in entry]
+    last = {entry["AttemptOf"]: entry["EventId"] for entry in attempts}
+    return failed - {entry["EventId"] for entry in attempts if entry["EventId"] != last[entry["AttemptOf"]]}
+
+
+def _rewound(history: Sequence[Event], failed: Collection[int], children: Collection[int]) -> list[Event]:
+    """The history without these failures. Places are kept: they count.
+
+    What failed is scheduled anew, except the sub-orchestrations `children`, which are rewound themselves. The timer
+    that a retry policy sets after its last attempt goes, too.
+    """
+    attempts = {
+        entry["AttemptOf"]: entry["EventId"]
+        for entry in history
+        if entry["EventType"] in _ATTEMPTS and "AttemptOf" in entry and entry["EventId"] in failed
+    }
+    timers = {
+        entry["EventId"]
+        for entry in history
+        if entry["EventType"] == Kind.TIMER_CREATED
+        and entry["EventId"] > attempts.get(entry.get("AttemptOf"), math.inf)
+    }
+
+    def gone(entry: Event) -> bool:
         kind = entry["EventType"]
-        if kind == Kind.SUB_CREATED and entry["EventId"] in failed:
-            subs.append(entry["InstanceId"])
-        again = kind == Kind.TASK_SCHEDULED and entry["EventId"] in failed
-        if kind in failures or again or kind == Kind.EXECUTION_COMPLETED:
-            kept = {name: entry[name] for name in ("EventId", "IsPlayed", "Timestamp")}
-            result.append({**kept, "EventType": int(Kind.GENERIC), "Data": f"Rewound: {kind}"})
-        else:
-            result.append(entry)
-    return result, subs
+        return (
+            kind == Kind.EXECUTION_COMPLETED
+            or (kind in _FAILURES and entry["TaskScheduledId"] in failed)
+            or (kind in _ATTEMPTS and entry["EventId"] in failed and entry["EventId"] not in children)
+            or (kind == Kind.TIMER_CREATED and entry["EventId"] in timers)
+            or (kind == Kind.TIMER_FIRED and entry["TimerId"] in timers)
+        )
+
+    return [_hollow(entry) if gone(entry) else entry for entry in history]
+
+
+def _hollow(entry: Event) -> Event:
+    kept = {name: entry[name] for name in ("EventId", "IsPlayed", "Timestamp")}
+    return {**kept, "EventType": int(Kind.GENERIC), "Data": f"Rewound: {entry['EventType']}"}

@@ -38,7 +38,8 @@ LABEL = "\n\n$OutOfProcData$:"
 LONGEST_TIMER, TIMER_INTERVAL = "6.00:00:00", "3.00:00:00"
 """Time spans of .NET: what the SDK makes several timers of, and how long those are."""
 LONGEST_GATHERING = 0.1
-LONGEST_SLEEP = 3600.0
+LONGEST_SLEEP = 10.0
+"""How often to look at the clock, which may have been set, or have gone on while the machine slept."""
 
 
 class Engine:
@@ -219,20 +220,22 @@ class Engine:
     def _schedule(
         self, instance: Instance, schedule: Schedule, activities: list[ActivityItem], wake: set[str]
     ) -> Event:
+        # What a retry policy schedules says so: rewinding has to tell it from the orchestrator's own timers.
+        part = {} if schedule.attempt_of is None else {"AttemptOf": schedule.attempt_of}
         if schedule.kind == "activity":
             given = schedule.input
             input_ = given if isinstance(given, str) or given is None else compact(given)
             item = self.store.add_activity(instance.id, instance.execution, schedule.id, schedule.name, input_)
             activities.append(item)
-            return event(Kind.TASK_SCHEDULED, schedule.id, Name=schedule.name, Version="", Input=None)
+            return event(Kind.TASK_SCHEDULED, schedule.id, Name=schedule.name, Version="", Input=None, **part)
         if schedule.kind == "timer" and schedule.fire_at is not None:
             fire_at = timestamp(schedule.fire_at)
             message = {"TimerId": schedule.id, "FireAt": fire_at}
             self.store.add_timer(schedule.fire_at.timestamp(), instance.id, instance.execution, message)
             self._timers_changed.set()
-            return event(Kind.TIMER_CREATED, schedule.id, FireAt=fire_at)
+            return event(Kind.TIMER_CREATED, schedule.id, FireAt=fire_at, **part)
         if schedule.kind == "sub":
-            return self._schedule_sub(instance, schedule, wake)
+            return self._schedule_sub(instance, schedule, wake) | part
         return self._send_to_entity(schedule, wake)
 
     def _schedule_sub(self, instance: Instance, schedule: Schedule, wake: set[str]) -> Event:

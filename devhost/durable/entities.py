@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from devhost.durable.errors import NotFound
 from devhost.durable.functions import Functions
 from devhost.durable.history import Event, Kind, event
 from devhost.durable.store import Store, compact
+
+log = logging.getLogger("devhost.durable")
+
+LONGEST_BATCH = 5000
+"""Operations that an entity is given at once. As in the extension."""
 
 
 class Entities:
@@ -19,7 +26,8 @@ class Entities:
         self._store, self._functions, self._wake = store, functions, wake
 
     def signal(self, name: str, key: str, operation: str, data: str | None) -> None:
-        """A one-way message to an entity."""
+        """A one-way message to an entity. Raises InvalidAction when the app has no such entity function."""
+        self._functions.check("entity", name)
         entity = _id(name, key)
         with self._store.transaction():
             self._store.send(entity, {"op": operation, "signal": True, "id": str(uuid.uuid4()), "input": data})
@@ -30,9 +38,18 @@ class Entities:
         exists, state = self._store.entity(_id(name, key))
         return state if exists else None
 
+    def purge(self, entity: str) -> int:
+        """Entities deleted: 1. Raises NotFound."""
+        name, _, key = entity[1:].partition("@")
+        with self._store.transaction():
+            deleted = self._store.forget_entity(_id(name, key))
+        if not deleted:
+            raise NotFound(f"There is no entity {entity}.")
+        return deleted
+
     async def work(self, entity: str) -> None:
         """Runs what waits for this entity."""
-        messages = self._store.inbox(entity)
+        messages = self._store.inbox(entity, limit=LONGEST_BATCH)
         if not messages:
             return
         requests = [message for _, _, message in messages]
@@ -44,6 +61,8 @@ class Entities:
             self._store.set_entity(entity, exists=result["entityExists"], state=result["entityState"])
             for request, answer in zip(requests, result["results"], strict=True):
                 if request.get("signal"):
+                    if answer["isError"]:  # nobody waits for its answer
+                        log.warning("the signal %r to %s failed: %s", request["op"], entity, answer["result"])
                     continue
                 document = {"result": answer["result"]}
                 if answer["isError"]:

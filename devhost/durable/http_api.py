@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
 from devhost.durable.engine import Engine
 from devhost.durable.errors import AlreadyRunning, Gone, InvalidAction, NotFound
-from devhost.durable.history import FINISHED, for_status
-from devhost.durable.store import Instance, Query, compact
+from devhost.durable.history import FINISHED, for_status, parse_timestamp, timestamp
+from devhost.durable.store import Instance, Query, StoredEntity, compact
 
 type Reply = tuple[int, dict[str, str], Any]
 """(status, headers, JSON document or None)."""
 
 CONTINUATION = "x-ms-continuation-token"
 EVERYTHING = 2**31 - 1
+RUNTIME_STATUSES = (
+    "Running",
+    "Completed",
+    "ContinuedAsNew",
+    "Failed",
+    "Canceled",
+    "Terminated",
+    "Pending",
+    "Suspended",
+    "Unknown",
+)
+LONGEST_TIMESTAMP = len("2026-01-31T12:00:00.000000Z")
+_SHORT_YEAR = re.compile(r"^\d{1,3}(?=-)")
 
 
 class HttpApi:
@@ -74,6 +88,8 @@ class HttpApi:
                 return await self._start(request, name, None)
             case "POST", ["orchestrators", name, instance]:
                 return await self._start(request, name, instance)
+            case "GET", ["entities", *names] if len(names) < len(("name", "key")):
+                return self._entities(request, names[0] if names else "")
             case _, ["entities", name, key]:
                 return self._entity(request, name, key)
             case "GET", ["instances"]:
@@ -83,7 +99,8 @@ class HttpApi:
             case "GET", ["instances", instance]:
                 return self._status(request, instance)
             case "DELETE", ["instances", instance]:
-                return 200, {}, {"instancesDeleted": self._control.purge(instance)}
+                purge = self._engine.entities.purge if instance.startswith("@") else self._control.purge
+                return 200, {}, {"instancesDeleted": purge(instance)}
             case "POST", ["instances", instance, operation, *rest]:
                 return self._operate(request, instance, operation.lower(), rest)
         return 404, {}, None
@@ -108,8 +125,15 @@ class HttpApi:
             return 202, {}, None
         return 404, {}, None
 
+    def _entities(self, request: _Request, name: str) -> Reply:
+        top, skip = request.page()
+        found = self._engine.store.entities(name.lower(), top=top, skip=skip)
+        headers = {CONTINUATION: str(skip + top)} if len(found) == top else {}
+        states = request.flag("fetchState", default=False)
+        return 200, headers, [_entity_document(entity, states=states) for entity in found]
+
     def _query(self, request: _Request) -> Reply:
-        top, skip = _count(request.text("top") or "100"), _count(request.headers.get(CONTINUATION) or "0")
+        top, skip = request.page()
         found = self._engine.store.query(request.filters(top=top, skip=skip))
         headers = {CONTINUATION: str(skip + top)} if len(found) == top else {}
         return 200, headers, [self._document(there, request) for there in found]
@@ -231,16 +255,48 @@ class _Request:
         """Whether the body says that it is JSON."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
+    def page(self) -> tuple[int, int]:
+        """How many to show and how many to pass over. Raises ValueError."""
+        return _count(self.text("top") or "100"), _count(self.headers.get(CONTINUATION) or "0")
+
     def filters(self, *, top: int, skip: int) -> Query:
-        statuses = [status for status in (self.text("runtimeStatus") or "").split(",") if status]
-        return Query(
-            self.text("createdTimeFrom"), self.text("createdTimeTo"), statuses, self.text("instanceIdPrefix"), top, skip
-        )
+        """Raises ValueError: a filter that cannot be read must not let everything pass, least of all a purge."""
+        statuses = [_status(text.strip()) for text in (self.text("runtimeStatus") or "").split(",") if text.strip()]
+        return Query(self._time("createdTimeFrom"), self._time("createdTimeTo"), statuses, self._prefix, top, skip)
+
+    @property
+    def _prefix(self) -> str | None:
+        return self.text("instanceIdPrefix")
+
+    def _time(self, name: str) -> str | None:
+        """As the store has times, whatever time zone it was given in. Raises ValueError."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            # strftime leaves out the zeros before years under 1000, and so does the SDK.
+            moment = parse_timestamp(_SHORT_YEAR.sub(lambda year: year[0].zfill(4), text))
+            return timestamp(moment).rjust(LONGEST_TIMESTAMP, "0")
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{name} is {text!r} and should be a time such as 2026-01-31T12:00:00Z") from error
 
 
 def _count(text: str) -> int:
     """No more than SQLite takes. Raises ValueError."""
     return min(max(int(text), 0), EVERYTHING)
+
+
+def _status(text: str) -> str:
+    known = next((status for status in RUNTIME_STATUSES if status.lower() == text.lower()), None)
+    if known is None:
+        raise ValueError(f"runtimeStatus is {text!r} and should be one of {', '.join(RUNTIME_STATUSES)}")
+    return known
+
+
+def _entity_document(entity: StoredEntity, *, states: bool) -> dict[str, Any]:
+    _, name, key = entity.id.split("@", 2)
+    document: dict[str, Any] = {"entityId": {"name": name, "key": key}, "lastOperationTime": entity.updated}
+    return {**document, "state": _value(entity.state)} if states else document
 
 
 def _value(text: str | None) -> Any:

@@ -42,7 +42,10 @@ class Action(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Something new to be scheduled under the sequence number `id`. Which fields matter depends on `kind`."""
+    """Something new to be scheduled under the sequence number `id`. Which fields matter depends on `kind`.
+
+    `attempt_of` is the number of the first attempt, for all that a retry policy schedules: attempts and pauses.
+    """
 
     kind: Literal["activity", "sub", "timer", "entity"]
     id: int
@@ -52,6 +55,7 @@ class Schedule:
     version: str = ""
     fire_at: datetime | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
+    attempt_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,8 @@ class _Replay:
             self._check("orchestrator", action["functionName"])
             if action.get("instanceId") == self._instance:
                 raise InvalidAction("The instance ID of a sub-orchestration must differ from its parent's.")
+            if str(action.get("instanceId") or "").startswith("@"):
+                raise InvalidAction("Orchestration instance IDs must not start with @: such IDs belong to entities.")
             return self._sub(action) if kind == Action.SUB_ORCHESTRATION else self._retried(action, self._sub)
         if kind in {Action.WHEN_ANY, Action.WHEN_ALL}:
             return self._compound(action, needed_all=kind == Action.WHEN_ALL)
@@ -230,19 +236,21 @@ class _Replay:
         task = self.open[schedule.id] = _Task()
         return task
 
-    def _activity(self, action: Mapping[str, Any]) -> _Task:
-        return self._task(Schedule("activity", self._number(), action["functionName"], action.get("input")))
+    def _activity(self, action: Mapping[str, Any], attempt_of: int | None = None) -> _Task:
+        name, input_ = action["functionName"], action.get("input")
+        return self._task(Schedule("activity", self._number(), name, input_, attempt_of=attempt_of))
 
-    def _sub(self, action: Mapping[str, Any]) -> _Task:
+    def _sub(self, action: Mapping[str, Any], attempt_of: int | None = None) -> _Task:
         number = self._number()
         instance = action.get("instanceId") or f"{self._execution}:{number}"
         version = action.get("version") or ""
+        name, input_ = action["functionName"], action.get("input")
         return self._task(
-            Schedule("sub", number, action["functionName"], action.get("input"), instance=instance, version=version)
+            Schedule("sub", number, name, input_, instance=instance, version=version, attempt_of=attempt_of)
         )
 
-    def _timer(self, fire_at: datetime) -> _Task:
-        return self._task(Schedule("timer", self._number(), fire_at=fire_at))
+    def _timer(self, fire_at: datetime, attempt_of: int | None = None) -> _Task:
+        return self._task(Schedule("timer", self._number(), fire_at=fire_at, attempt_of=attempt_of))
 
     def _user_timer(self, action: Mapping[str, Any]) -> _Task:
         task = self._timer(parse_timestamp(action["fireAt"]))
@@ -261,9 +269,9 @@ class _Replay:
             self._waiting[key].pop().finish()
         return task
 
-    def _retried(self, action: Mapping[str, Any], schedule: Callable[[Mapping[str, Any]], _Task]) -> _Task:
+    def _retried(self, action: Mapping[str, Any], schedule: Callable[[Mapping[str, Any], int], _Task]) -> _Task:
         """The framework's retries, with the zero-delay timer that it schedules after the last failure."""
-        options, outcome, attempts = action["retryOptions"], _Task(), 0
+        options, outcome, attempts, first = action["retryOptions"], _Task(), 0, self._next_id
         pause = timedelta(milliseconds=options["firstRetryIntervalInMilliseconds"])
 
         def ended(task: _Task) -> None:
@@ -275,11 +283,11 @@ class _Replay:
             if self._now is None:
                 raise InvalidAction("the history does not begin with OrchestratorStarted")
             if attempts >= options["maxNumberOfAttempts"]:
-                self._timer(self._now).then(lambda _: outcome.finish(failed=True))
+                self._timer(self._now, first).then(lambda _: outcome.finish(failed=True))
             else:
-                self._timer(self._now + pause).then(lambda _: schedule(action).then(ended))
+                self._timer(self._now + pause, first).then(lambda _: schedule(action, first).then(ended))
 
-        schedule(action).then(ended)
+        schedule(action, first).then(ended)
         return outcome
 
     def _compound(self, action: Mapping[str, Any], *, needed_all: bool) -> _Task:

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS activities(
 CREATE INDEX IF NOT EXISTS activities_by_id ON activities(id);
 CREATE TABLE IF NOT EXISTS timers(n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, id TEXT, execution TEXT, event TEXT);
 CREATE INDEX IF NOT EXISTS timers_by_time ON timers(at);
+CREATE INDEX IF NOT EXISTS timers_by_id ON timers(id);
 CREATE TABLE IF NOT EXISTS entities(id TEXT PRIMARY KEY, present INTEGER, state TEXT, updated TEXT);
 """
 
@@ -65,6 +66,15 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredEntity:
+    """An entity that exists. `state` is JSON text, `updated` when it last did something."""
+
+    id: str
+    state: str | None
+    updated: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityItem:
     """An activity that waits to be run."""
 
@@ -97,10 +107,15 @@ class Store:
     """All reads and writes of the task hub."""
 
     def __init__(self, database: Path | str) -> None:
+        """Raises sqlite3.Error when the database cannot be opened."""
         self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
         self._histories: dict[str, list[Event]] = {}
 
     def close(self) -> None:
@@ -112,12 +127,13 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")  # which is what fails when the disk is full
         except BaseException:
-            self._db.execute("ROLLBACK")
-            # What was appended in memory may not be in the table.
+            if self._db.in_transaction:  # SQLite has rolled back by itself after some failures
+                self._db.execute("ROLLBACK")
+            # What was appended in memory is not in the table.
             self._histories.clear()
             raise
-        self._db.execute("COMMIT")
 
     # Instances.
 
@@ -223,7 +239,8 @@ class Store:
         """Into the inbox. With `execution`, only that execution takes it."""
         self._db.execute("INSERT INTO inbox(id,execution,event) VALUES(?,?,?)", (instance, execution, compact(message)))
 
-    def inbox(self, instance: str, limit: int = 5000) -> list[tuple[int, str | None, Event]]:
+    def inbox(self, instance: str, limit: int = -1) -> list[tuple[int, str | None, Event]]:
+        """(number, execution, message), oldest first; `limit` -1 gives all."""
         rows = self._db.execute("SELECT n,execution,event FROM inbox WHERE id=? ORDER BY n LIMIT ?", (instance, limit))
         return [(n, execution, json.loads(text)) for n, execution, text in rows]
 
@@ -290,6 +307,16 @@ class Store:
         """(exists, state as JSON text)."""
         row = self._db.execute("SELECT present,state FROM entities WHERE id=?", (entity,)).fetchone()
         return (False, None) if row is None else (bool(row[0]), row[1])
+
+    def entities(self, name: str, *, top: int, skip: int) -> list[StoredEntity]:
+        """Those of this name that exist; of all names when it is empty."""
+        prefix = f"@{name}@" if name else "@"
+        sql = "SELECT id,state,updated FROM entities WHERE present AND substr(id,1,?)=? ORDER BY id LIMIT ? OFFSET ?"
+        return [StoredEntity(*row) for row in self._db.execute(sql, (len(prefix), prefix, top, skip))]
+
+    def forget_entity(self, entity: str) -> int:
+        """Drops its state; how many there were."""
+        return self._db.execute("DELETE FROM entities WHERE id=?", (entity,)).rowcount
 
     def set_entity(self, entity: str, *, exists: bool, state: str | None) -> None:
         self._db.execute(

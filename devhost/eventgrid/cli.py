@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from devhost.eventgrid.errors import BadFault, BadSubscription
 from devhost.eventgrid.faults import parse_faults
 from devhost.eventgrid.server import Configuration, serve
 from devhost.eventgrid.subscriptions import STORAGE, Subscription, load_subscriptions
+from devhost.ports import port_number
 
 PORT = 7072
 FUNCTIONS_HOST = "http://127.0.0.1:7071"
@@ -97,7 +99,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     option = result.add_argument
-    option("--port", type=int, default=PORT, metavar="N", help=f"where to listen, on loopback only (default {PORT})")
+    option(
+        "--port",
+        type=port_number,
+        default=PORT,
+        metavar="N",
+        help=f"where to listen, on loopback only; 0 takes a free one (default {PORT})",
+    )
     option(
         "--state",
         type=Path,
@@ -191,5 +199,8 @@ def main(argv: Sequence[str]) -> int:
         return USAGE_ERROR
     except (DevhostError, OSError) as error:  # OSError: the state folder cannot be written
         print(error, file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:  # at the start; later on it is tried again
+        print(f"The state in {arguments.state} cannot be written: {error}.", file=sys.stderr)
         return 1
     return 0

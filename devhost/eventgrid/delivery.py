@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
+import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ RESPONSE_SECONDS = 30.0
 """Azure's window for an answer."""
 AT_ONCE = 16
 """Deliveries in flight to one webhook."""
+STATE_AWAY_SECONDS = 1.0
+"""Pause after the state could not be written, as on a full disk."""
 IDLE_SECONDS = 0.25
 """How often retries that fall due are looked for; new events wake the courier at once."""
 HOPELESS = frozenset(
@@ -133,16 +136,23 @@ class Courier:
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            if time.time() - delivery.accepted > self.subscription.ttl_minutes * 60:
-                self._give_up(delivery, delivery.attempts, delivery.outcome, "TimeToLiveExceeded")
-                return
-            headers = {"aeg-event-type": "Notification", "aeg-delivery-count": str(delivery.attempts)}
-            event = delivery.event
-            answer, _ = await self._post(event if is_cloud_event(event) else [event], headers)
-            self._settle(delivery, answer)
+            await self._attempt(delivery)
+        except sqlite3.Error as error:  # it is still due, and comes again
+            print(f"{self.subscription.name}: the state cannot be written ({error}). Trying again.", flush=True)
+            await asyncio.sleep(STATE_AWAY_SECONDS)
         finally:
             self._busy.discard(delivery.id)
             self._work.set()
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        """Raises sqlite3.Error."""
+        if time.time() - delivery.accepted > self.subscription.ttl_minutes * 60:
+            self._give_up(delivery, delivery.attempts, delivery.outcome, "TimeToLiveExceeded")
+            return
+        headers = {"aeg-event-type": "Notification", "aeg-delivery-count": str(delivery.attempts)}
+        event = delivery.event
+        answer, _ = await self._post(event if is_cloud_event(event) else [event], headers)
+        self._settle(delivery, answer)
 
     def _settle(self, delivery: Delivery, answer: _Answer) -> None:
         attempts = delivery.attempts + (not answer.absent)

@@ -5,6 +5,7 @@ DevhostError
     ├── BadSubscription    a subscription has a mistake (which one, which field)
     ├── BadFault           a fault asked for on the command line is not one
     ├── BadEvents          published events are not in a schema that Event Grid takes
+    ├── StateBroken        the state folder holds something else, or something spoilt
     └── StateInUse         another local Event Grid works on the same state folder
 """
 
@@ -39,6 +40,17 @@ class BadFault(EventGridError):
 
 class BadEvents(EventGridError):
     """What was published to a topic is not an event, or an array of events, of one schema."""
+
+
+class StateBroken(EventGridError):
+    """The state folder holds something else, or something spoilt."""
+
+    def __init__(self, state: Path, reason: str) -> None:
+        super().__init__(
+            f"The state in {state} cannot be used ({reason}). Delete the folder, or choose another --state."
+        )
+        self.state = state
+        self.reason = reason
 
 
 class StateInUse(EventGridError):

@@ -7,6 +7,7 @@ replaced), storage is then compared with what was told; see catch_up.py.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -109,10 +110,11 @@ class StorageSource:
         while True:
             try:
                 worked = await self.step()
-            except StorageAway as error:
-                if str(error) != self._problem:
-                    print(f"{error} Trying again.", flush=True)
-                self._problem = str(error)
+            except (StorageAway, sqlite3.Error) as error:
+                problem = str(error) if isinstance(error, StorageAway) else f"The state cannot be written ({error})."
+                if problem != self._problem:
+                    print(f"{problem} Trying again.", flush=True)
+                self._problem = problem
                 await asyncio.sleep(AWAY_SECONDS)
                 continue
             if not worked:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from devhost.eventgrid.access_log import Position
-from devhost.eventgrid.errors import StateInUse
+from devhost.eventgrid.errors import StateBroken, StateInUse
 from devhost.eventgrid.events import Event
 from devhost.eventgrid.faults import REORDER_WITHIN_SECONDS
 
@@ -112,7 +112,7 @@ class Store:
     """The state folder. All methods are quick and synchronous; the event loop calls them directly."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StateInUse when another process has the folder."""
+        """Raises StateInUse when another process has the folder, and StateBroken."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         with contextlib.ExitStack() as opened:
@@ -124,10 +124,13 @@ class Store:
             self._database = opened.enter_context(
                 contextlib.closing(sqlite3.connect(folder / DATABASE, isolation_level=None))
             )
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(_SCHEMA)
-            self._upgrade()
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=NORMAL")
+                self._database.executescript(_SCHEMA)
+                self._upgrade()
+            except sqlite3.Error as error:
+                raise StateBroken(folder, str(error)) from error
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -280,7 +283,8 @@ class Store:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # SQLite has rolled back by itself after some failures
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from activities.contracts import MAX_PAYLOAD_BYTES, Finish, ItemRef, RetrainRequest
@@ -102,6 +103,8 @@ def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: 
     assert "The champion stays" in record["sentence"]
     assert world.mlflow.alias == {"challenger": 2, "champion": 1}
     assert world.mlflow.versions[1].tags["ratchet.decision"] == "rejected"
+    manifests = [world.read(f"models/{PIPELINE}/versions/{version}/model.json") for version in (1, 2)]
+    assert [manifest["rejected"] for manifest in manifests] == [False, True]
     champion = read_champion(world.blobs, PIPELINE)
     assert champion is not None
     assert champion.pointer.champion.version == 1
@@ -174,6 +177,24 @@ def test_bad_rows_are_set_aside_with_a_report(world: World) -> None:
     (partition,) = record["partitions"]
     assert (partition["rows"], partition["rejected"]) == (600, 1)
     assert "cheap" in world.blobs.get(partition["report"]).data.decode()
+    folder = partition["report"].rpartition("/")[0]
+    aside = pl.read_parquet(world.blobs.get(f"{folder}/rows.parquet").data)
+    assert aside["__row"].to_list() == [601]
+    assert "cheap" in aside["__reason"][0]
+    assert world.read(f"{folder}/report.json")["rejected"] == 1
+    (told,) = [notice for notice in world.events.heard if notice.type == "Ratchet.DataQuarantined"]
+    assert told.data["reason"] == "1 of 601 rows cannot be used"
+
+
+def test_the_bad_rows_of_a_file_that_has_too_many_are_named_one_by_one(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    path = world.upload("b.csv", rows(10).replace(b",Ghent", b",Ghent,1"))
+    record = world.run()
+    (bad,) = [partition for partition in record["partitions"] if partition["path"] == path]
+    assert bad["state"] == "quarantined"
+    aside = pl.read_parquet(world.blobs.get(f"{bad['report'].rpartition('/')[0]}/rows.parquet").data)
+    assert aside.height > 100
+    assert aside["__reason"].null_count() == 0
 
 
 def test_a_mended_file_under_the_same_name_just_works(world: World) -> None:
@@ -440,7 +461,7 @@ def test_a_file_from_before_the_window_changes_nothing(world: World) -> None:
     path = world.upload("a.csv", rows(0))
     assert world.run()["outcome"] == "kept"
     assert world.ledger.state(path) == "included"
-    assert world.mlflow.aliases(PIPELINE)["champion"] == 1
+    assert world.mlflow.alias["champion"] == 1
 
 
 HASHED = SPEC.replace("holdout: {days: 2}", "holdout: {by: hash, fraction: 0.25}")

@@ -15,7 +15,8 @@ from activities.judged import read_judged
 from activities.settle import abandon
 from activities.sweep import RETRY_AFTER, STRANGERS_CLAIM, free, look_over
 from activities.uploads import claim
-from adapters.blobs import BlobInfo
+from adapters.blobs import BlobInfo, Page
+from adapters.ledger import Partition
 from tests.activities.world import PIPELINE, SPEC, World, rows
 
 HUB = "RatchetHub"
@@ -193,6 +194,36 @@ def test_two_runs_that_shared_the_uploads_are_followed_by_one_with_all_of_them(w
         if path.endswith(".json")
     ]
     assert lineages.count({"shops/a.csv", "shops/b.csv"}) == 1
+
+
+def test_while_another_apps_run_has_uploads_nothing_is_judged_without_them(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.upload("b.csv", rows(10))
+    world.run()
+    world.upload("a.csv", rows(0, seed=1))
+    claim(RunRef(PIPELINE, "r", world.to.now(), hub="AnotherHub"), world.to)
+    assert not stale(world)
+
+
+def test_a_hundred_thousand_blobs_are_a_few_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = [BlobInfo(f"training/{PIPELINE}/{number:06}.csv", "e", 1, 0.0) for number in range(100_000)]
+    world.ledger.by_path = {
+        (PIPELINE, path): Partition(PIPELINE, path, "e", 1, "pending", world.to.now())
+        for path in (blob.path.removeprefix("training/") for blob in blobs)
+    }
+    asked: list[str] = []
+
+    def pages(prefix: str, *, token: str = "") -> Iterator[Page]:
+        for start in range(int(token or 0), len(blobs), 5000):
+            asked.append("page")
+            yield Page(tuple(blobs[start : start + 5000]), str(start + 5000) if start + 5000 < len(blobs) else "")
+
+    monkeypatch.setattr(world.blobs, "pages", pages)
+    for name in ("exists", "head"):
+        monkeypatch.setattr(world.blobs, name, lambda path, name=name: asked.append(name))
+    findings = look_over(PIPELINE, world.to)
+    assert (findings.changes, findings.due) == (0, 100_000)
+    assert asked == ["page"] * 20
 
 
 def test_after_a_failed_run_nothing_is_judged_again_for_a_while(world: World) -> None:

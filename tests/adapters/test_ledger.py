@@ -85,7 +85,7 @@ def test_an_overwritten_blob_is_pending_again_with_a_clean_slate(state: Partitio
 
 def test_a_late_event_about_older_content_is_ignored() -> None:
     assert sighted("flights", ROW, Sighting(ROW.path, "etag-0", 9, "4"), now="later") is None
-    assert vanished(ROW, sequencer="4", now="later") is None
+    assert vanished("flights", ROW.path, ROW, sequencer="4", now="later") is None
 
 
 def test_sequencers_compare_as_left_padded_strings() -> None:
@@ -100,7 +100,7 @@ def test_the_sweep_knows_no_sequencer_and_keeps_the_rows() -> None:
 
 
 def test_a_deleted_blob_is_removed_and_comes_back_when_uploaded_again() -> None:
-    gone = vanished(replace(ROW, state="included"), sequencer="6", now="later")
+    gone = vanished("flights", ROW.path, replace(ROW, state="included"), sequencer="6", now="later")
     assert gone is not None
     assert gone.state == "removed"
     again = sighted("flights", gone, Sighting(ROW.path, "etag-1", 10, "7"), now="later")
@@ -161,3 +161,20 @@ def test_whatever_the_order_of_events_the_newest_content_wins(order: list[int], 
         row = sighted("flights", row, sighting, now="t") or row
     assert row is not None
     assert (row.etag, row.state) == ("etag-5", "pending")
+
+
+@given(st.permutations(range(6)), st.sets(st.integers(0, 5)), st.data())
+def test_whatever_the_order_of_events_a_deleted_blob_is_gone_when_that_came_last(
+    order: list[int], deletions: set[int], data: st.DataObject
+) -> None:
+    """Each event is told once or twice. What holds in the end is what the event with the last sequencer says."""
+    row: Partition | None = None
+    for index in [index for index in order for _ in range(data.draw(st.integers(1, 2)))]:
+        sequencer = f"{index:x}".rjust(data.draw(st.integers(1, 12)), "0")
+        if index in deletions:
+            row = vanished("flights", ROW.path, row, sequencer=sequencer, now="t") or row
+        else:
+            row = sighted("flights", row, Sighting(ROW.path, f"etag-{index}", 10, sequencer), now="t") or row
+    assert row is not None
+    assert row.state == ("removed" if 5 in deletions else "pending")
+    assert 5 in deletions or row.etag == "etag-5"

@@ -18,6 +18,7 @@ def test_one_setting_is_enough() -> None:
     assert settings.role == "all"
     assert settings.pipelines_dir == APP_DIRECTORY / "pipelines"
     assert settings.pointer_ttl_seconds == 1.0
+    assert (settings.max_body_bytes, settings.max_rows, settings.request_seconds) == (10_485_760, 100_000, 30.0)
     assert settings.mlflow_tracking_uri is None
 
 
@@ -39,12 +40,23 @@ def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
                 "RATCHET_ROLE": "teach",
                 "RATCHET_PIPELINES_DIR": str(tmp_path / "nowhere"),
                 "RATCHET_POINTER_TTL_SECONDS": "-1",
+                "RATCHET_POINTER_MAX_AGE_SECONDS": "never",
+                "RATCHET_CACHE_MEGABYTES": "-5",
+                "RATCHET_VERSIONS_KEPT": "1.5",
                 "RATCHET_TRAINING_THREADS": "many",
+                "RATCHET_MAX_BODY_BYTES": "10MB",
+                "RATCHET_MAX_ROWS": "0",
+                "RATCHET_REQUEST_SECONDS": "231",
             }
         )
     text = str(caught.value)
-    assert len(caught.value.problems) == 5
-    for name in ("AzureWebJobsStorage", "ROLE", "PIPELINES_DIR", "POINTER_TTL_SECONDS", "TRAINING_THREADS"):
+    assert len(caught.value.problems) == 11
+    for name in ("AzureWebJobsStorage", "ROLE", "PIPELINES_DIR", "POINTER_TTL_SECONDS", "POINTER_MAX_AGE_SECONDS"):
+        assert name in text
+    assert "RATCHET_CACHE_MEGABYTES is '-5'; it has to be a whole number from 0 to 1000000" in text
+    assert "RATCHET_VERSIONS_KEPT is '1.5'; it has to be a whole number from 0 to 100" in text
+    assert "RATCHET_TRAINING_THREADS is 'many'; it has to be a whole number from 0 to 256" in text
+    for name in ("MAX_BODY_BYTES", "MAX_ROWS", "REQUEST_SECONDS"):
         assert name in text
     assert "'teach'; it has to be all, train or serve" in text
 

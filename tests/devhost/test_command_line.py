@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from devhost.__main__ import main, options, parser
 from devhost.errors import DevhostError
+from devhost.eventgrid.cli import parser as eventgrid_parser
 
 
 def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +24,22 @@ def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert options(parser().parse_args(["start", "--app", str(tmp_path)])).workers == 3
 
 
+def test_local_settings_give_port_and_workers_where_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FUNCTIONS_WORKER_PROCESS_COUNT", raising=False)
+    local = {"Values": {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}, "Host": {"LocalHttpPort": 7123}}
+    (tmp_path / "local.settings.json").write_text(json.dumps(local))
+    chosen = options(parser().parse_args(["start", "--app", str(tmp_path)]))
+    assert (chosen.port, chosen.workers) == (7123, 2)
+    chosen = options(parser().parse_args(["start", "--app", str(tmp_path), "--port", "0", "--workers", "4"]))
+    assert (chosen.port, chosen.workers) == (0, 4)
+    monkeypatch.setenv("FUNCTIONS_WORKER_PROCESS_COUNT", "3")
+    assert options(parser().parse_args(["start", "--app", str(tmp_path)])).workers == 3
+    (tmp_path / "local.settings.json").write_text("{")
+    assert options(parser().parse_args(["start", "--app", str(tmp_path)])).port == 7071
+
+
 @pytest.mark.parametrize(("argument", "value"), [("--workers", "0"), ("--app", "nowhere/at/all")])
 def test_impossible_options_are_named(tmp_path: Path, argument: str, value: str) -> None:
     with pytest.raises(DevhostError, match=value):
@@ -32,6 +50,9 @@ def test_impossible_options_are_named(tmp_path: Path, argument: str, value: str)
 def test_an_impossible_port_is_named(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["start", "--port", port])
+    assert f"{port!r} is no port" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        eventgrid_parser().parse_args(["--port", port])
     assert f"{port!r} is no port" in capsys.readouterr().err
 
 

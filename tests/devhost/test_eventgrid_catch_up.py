@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from devhost.eventgrid import storage
 from devhost.eventgrid.catch_up import ListedBlob, container_matters
 from devhost.eventgrid.faults import Faults
-from devhost.eventgrid.store import DATABASE, Progress
+from devhost.eventgrid.store import DATABASE, Progress, Store
 from devhost.eventgrid.subscriptions import Subscription
 from tests.devhost.fake_azurite import EVERYTHING, LONG_AGO, TRAINING, FakeAzurite, opened, settle, source, told
+from tests.devhost.webhook import eventually
 
 CREATED, DELETED = "Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobDeleted"
 
@@ -42,6 +46,28 @@ async def test_what_a_lost_log_recorded_is_found_in_storage(azurite: FakeAzurite
     ]
     await settle(azurite, tmp_path)  # nothing is told twice
     assert len(told(tmp_path)) == 7
+
+
+async def test_a_full_disk_holds_the_log_up_and_loses_nothing(
+    azurite: FakeAzurite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "AWAY_SECONDS", 0.0)
+    azurite.put("a.csv")
+    accept = Store.accept
+    failures = iter([sqlite3.OperationalError("database or disk is full")] * 2)
+
+    def full_twice(store: Store, *given: Any) -> None:
+        for failure in failures:
+            raise failure
+        accept(store, *given)
+
+    monkeypatch.setattr(Store, "accept", full_twice)
+    with opened(tmp_path) as store:
+        following = asyncio.create_task(source(azurite, store).run())
+        await eventually(lambda: told(tmp_path) == [("Created", "a.csv", "0x1")])
+        following.cancel()
+        await asyncio.wait({following})
+    assert capsys.readouterr().out == "The state cannot be written (database or disk is full). Trying again.\n"
 
 
 async def test_deletions_in_a_batch_are_found_at_the_next_start(azurite: FakeAzurite, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent
 
+from devhost.eventgrid import delivery
 from devhost.eventgrid.delivery import BackOff
 from devhost.eventgrid.errors import StateInUse
 from devhost.eventgrid.server import Configuration, running
-from devhost.eventgrid.store import Accepted, Store
+from devhost.eventgrid.store import Accepted, Delivery, Store
 from devhost.eventgrid.subscriptions import Subscription
 from devhost.ports import free_port
 from tests.devhost.topics import KEY, QUICK, event_grid_process, lines, publish, publisher
@@ -51,6 +53,27 @@ async def test_a_published_cloud_event_reaches_the_subscriber_and_the_record(tmp
     assert [handshake["eventType"] for handshake in webhook.handshakes] == [
         "Microsoft.EventGrid.SubscriptionValidationEvent"
     ]
+
+
+async def test_a_disk_that_was_full_for_a_while_ends_nothing(
+    tmp_path: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(delivery, "STATE_AWAY_SECONDS", 0.0)
+    delivered = Store.delivered
+    failures = iter([sqlite3.OperationalError("database or disk is full")])
+
+    def full_once(store: Store, what: Delivery) -> None:
+        for failure in failures:
+            raise failure
+        delivered(store, what)
+
+    monkeypatch.setattr(Store, "delivered", full_once)
+    async with running(grid(tmp_path, to(webhook))) as port:
+        await publish(port, "/models/a")
+        await eventually(lambda: len(webhook.events) == 2)  # at least once: the first was not noted
+        await publish(port, "/models/b")
+        await eventually(lambda: len(webhook.events) == 3)
+    assert "sub: the state cannot be written (database or disk is full). Trying again." in capsys.readouterr().out
 
 
 async def test_an_event_in_the_event_grid_schema_is_completed(tmp_path: Path, webhook: Webhook) -> None:

@@ -109,6 +109,12 @@ def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"Port {port} (asked for by the local Event Grid, --port) is in use" in capsys.readouterr().err
 
 
+def test_a_spoilt_state_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "eventgrid.sqlite").write_text("this is a letter, not a database")
+    assert main(["--port", "0", "--state", str(tmp_path)]) == 1
+    assert f"The state in {tmp_path} cannot be used (file is not a database)" in capsys.readouterr().err
+
+
 def test_blob_events_need_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--function", "on_upload"]) == 2
     assert "--azurite-log FILE is needed" in capsys.readouterr().err

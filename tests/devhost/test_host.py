@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import os
 import signal
@@ -16,9 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from devhost.errors import AddressUnavailable, BindingUnsupported, IndexingFailed, StateDirectoryInUse
+from devhost.errors import AddressUnavailable, BindingUnsupported, IndexingFailed, StateDirectoryInUse, StateUnusable
 from devhost.host import Host, HostOptions
 from devhost.protocol import Datum, FunctionInfo, HubOptions, Invocation, Invoker
+from devhost.serving import function_table
 from tests.devhost import sample_app
 from tests.devhost.waiting import eventually, is_running, until
 
@@ -108,6 +110,9 @@ async def test_every_kind_of_trigger(tmp_path: Path) -> None:
             assert (response.status, await response.text()) == (200, "hello bob {'a': '1'}")
         async with client.post("/echo", data=io.BytesIO(b"\0" * 3_000_000)) as response:
             assert (response.status, await response.read()) == (201, b"\0" * 3_000_000)
+        packed = gzip.compress(b"x" * 1000)
+        async with client.post("/echo", data=packed, headers={"Content-Encoding": "gzip"}) as response:
+            assert await response.read() == packed, "as it came"
         async with client.get("/fail") as response:
             assert response.status == 500
         for method, path in (("POST", "/hello/bob"), ("GET", "/hello/b0b"), ("GET", "/nowhere"), ("GET", "/api/echo")):
@@ -185,7 +190,7 @@ async def test_the_durable_engine_is_hosted(tmp_path: Path) -> None:
     async with hosting(host) as client:
         (engine,) = engines
         assert engine.life == ["start"]
-        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 6, 4)
+        assert (engine.options.name, engine.options.max_orchestrators, engine.options.max_activities) == ("Hub1", 3, 2)
         assert engine.options.database.parent == tmp_path / "state"
         activity = Invocation(engine.functions["shout"].id, [("word", ("string", '"hi"'))], redispatch=True)
         outcome = await engine.invoker.invoke(activity)
@@ -223,6 +228,34 @@ async def test_the_body_limit_is_a_setting(tmp_path: Path, monkeypatch: pytest.M
             assert response.status == 201
         async with client.post("/api/echo", data=b"x" * 11) as response:
             assert response.status == 413
+
+
+@pytest.mark.parametrize("state", ["a file", "in a file", "not a database"])
+async def test_state_that_cannot_be_used_is_told(tmp_path: Path, state: str) -> None:
+    app_dir = sample_app.write(tmp_path, DURABLE_APP)
+    there = tmp_path / "there"
+    if state == "not a database":
+        there.mkdir()
+        (there / "durable.sqlite3").write_text("this is a letter, not a database")
+    else:
+        there.write_text("")
+    folder = there / "inside" if state == "in a file" else there
+    with pytest.raises(StateUnusable, match=f"the state directory {folder} cannot be used"):
+        await Host(options(tmp_path, app_dir, state_dir=folder)).start()
+
+
+async def test_a_host_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    app_dir = sample_app.write(tmp_path)
+    with pytest.raises(AddressUnavailable, match=r"nowhere.invalid:0 \(.*[nN]ame"):
+        await Host(options(tmp_path, app_dir, host="nowhere.invalid")).start()
+
+
+async def test_an_app_without_functions_is_told(tmp_path: Path) -> None:
+    app_dir = sample_app.write(tmp_path)
+    (app_dir / "function_app.py").unlink()
+    host = Host(options(tmp_path, app_dir))
+    async with hosting(host):
+        assert "No functions were found" in function_table(host)
 
 
 async def test_what_keeps_a_host_from_starting(tmp_path: Path) -> None:

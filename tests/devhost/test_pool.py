@@ -45,7 +45,7 @@ async def running(
     folder: Path, *, workers: int = 2, function_timeout: float | None = None, open_with: tuple[str, ...] = ()
 ) -> AsyncIterator[Running]:
     app_dir = sample_app.write(folder)
-    environment = worker_environment(settings.load(app_dir), workers, "localhost")
+    environment = worker_environment(settings.load(app_dir), "localhost")
     pool = WorkerPool(app_dir=app_dir, count=workers, environment=environment, function_timeout=function_timeout)
     try:
         functions = await pool.start()
@@ -167,10 +167,24 @@ async def test_work_that_may_run_again_is_left_to_the_next_host_when_the_pool_st
 
 async def test_an_app_that_does_not_load_is_shown_with_its_traceback(tmp_path: Path) -> None:
     app_dir = sample_app.write(tmp_path, "import not_installed_anywhere\n")
-    environment = worker_environment(settings.load(app_dir), 1, "localhost")
+    environment = worker_environment(settings.load(app_dir), "localhost")
     pool = WorkerPool(app_dir=app_dir, count=2, environment=environment)
     with pytest.raises(IndexingFailed, match="No module named 'not_installed_anywhere'"):
         await pool.start()
+    await pool.stop()
+
+
+async def test_an_app_that_takes_long_to_load_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("devhost.pool.LOADING_SECONDS", 0.05)
+    app_dir = sample_app.write(tmp_path, "import time\ntime.sleep(1000)\n")
+    environment = worker_environment(settings.load(app_dir), "localhost")
+    pool = WorkerPool(app_dir=app_dir, count=1, environment=environment)
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: f"the app in {app_dir} is still being loaded" in caplog.text)
+    starting.cancel()
+    await asyncio.wait({starting})
     await pool.stop()
 
 
@@ -182,7 +196,7 @@ async def test_a_busy_worker_ends_when_the_socket_closes(tmp_path: Path) -> None
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devhost.worker", str(theirs.fileno()), str(app_dir)),
             cwd=app_dir,
-            env=worker_environment(settings.load(app_dir), 1, "localhost"),
+            env=worker_environment(settings.load(app_dir), "localhost"),
             pass_fds=[theirs.fileno()],
         )
     reader, writer = await asyncio.open_unix_connection(sock=ours)

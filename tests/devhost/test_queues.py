@@ -6,11 +6,12 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from devhost.azurite import AzuritePorts, azurite_part
 from devhost.caller import Caller
@@ -22,7 +23,7 @@ from devhost.protocol import Invocation, Outcome
 from devhost.queue_client import Queue, decode, encode
 from devhost.queues import QueueTriggers
 from devhost.settings import QueueSettings, Settings
-from devhost.storage import Account, Storage
+from devhost.storage import Account, Answer, Storage, StorageRefused
 from devhost.supervisor import Supervisor
 from tests.devhost import sample_app
 from tests.devhost.fakes import DONE, FakeInvoker, function, settings
@@ -231,6 +232,44 @@ async def test_an_app_with_queues(connection: str, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.integration
+class AwayAtFirst(Storage):
+    """Storage that does not answer the first requests, and then has no queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.requests = 0
+
+    async def request(
+        self,
+        account: Account,
+        method: str,
+        url: URL,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        self.requests += 1
+        if self.requests <= 3:
+            raise aiohttp.ClientConnectionError("nobody there")
+        raise StorageRefused(404, "QueueNotFound")
+
+
+async def test_storage_that_is_away_for_a_while_is_told_once_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    configuration = configured("UseDevelopmentStorage=true")
+    storage = AwayAtFirst(configuration)
+    listening = function("work_off", "queueTrigger", queueName="orders", connection="STORE")
+    triggers = QueueTriggers([listening], Caller(FakeInvoker()), configuration, storage)
+    triggers.start()
+    await until(lambda: storage.requests > 4)
+    await triggers.stop()
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "the queue orders cannot be read for now",
+        "the queue orders can be read again",
+    ]
+
+
 async def test_an_output_that_cannot_be_written_fails_the_invocation() -> None:
     (port,) = free_ports(1)
     key = base64.b64encode(b"x").decode()

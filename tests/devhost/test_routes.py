@@ -61,6 +61,9 @@ GUID = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
         ("files/{name}.{ext}", "/files/a", None),
         ("v{version:int}/x", "/v2/x", {"version": "2"}),
         ("v{version:int}/x", "/vv/x", None),
+        ("{id:int}", "/1_0", None),
+        ("{id:int}", "/\u0665", None),
+        ("{id:min(1)}", "/1_0", None),
         ("{model-name}/infer", "/flights/infer", {"model-name": "flights"}),
     ],
 )

@@ -82,6 +82,16 @@ def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
     assert load_with(tmp_path).ignored == ()
 
 
+def test_what_local_settings_say_besides_values(tmp_path: Path) -> None:
+    local = {"Values": {"A": "1"}, "Host": {"LocalHttpPort": 7123, "CORS": "*"}, "ConnectionStrings": {"x": "secret"}}
+    settings = load_with(tmp_path, local=local)
+    assert (settings.local.port, settings.environment) == (7123, {"A": "1"})
+    assert settings.local.ignored == ("Host.CORS", "ConnectionStrings")
+    assert "secret" not in repr(settings.local)
+    with pytest.raises(SettingsInvalid, match="LocalHttpPort is 70000"):
+        load_with(tmp_path, local={"Host": {"LocalHttpPort": 70000}})
+
+
 def test_the_environment_goes_over_the_values_of_local_settings(tmp_path: Path) -> None:
     local = {"Values": {"A": "file", "B": "file", "ON": True, "N": 3}}
     environment = load_with(tmp_path, local=local, environment={"B": "real"}).environment
@@ -165,8 +175,8 @@ def test_time_spans(text: str, seconds: float | None) -> None:
 def test_a_worker_has_a_thread_for_all_that_the_engine_may_give_it(tmp_path: Path) -> None:
     durable = {"maxConcurrentOrchestratorFunctions": 3, "maxConcurrentActivityFunctions": 2}
     settings = load_with(tmp_path, {"extensions": {"durableTask": durable}}, environment={"A": "1"})
-    environment = worker_environment(settings, 2, "127.0.0.1:7071")
-    assert environment["PYTHON_THREADPOOL_THREAD_COUNT"] == str(HTTP_THREADS + 10)
+    environment = worker_environment(settings, "127.0.0.1:7071")
+    assert environment["PYTHON_THREADPOOL_THREAD_COUNT"] == str(HTTP_THREADS + 5)
     assert environment["A"] == "1"
     own = load_with(tmp_path, environment={"PYTHON_THREADPOOL_THREAD_COUNT": "4"})
-    assert worker_environment(own, 2, "x")["PYTHON_THREADPOOL_THREAD_COUNT"] == "4"
+    assert worker_environment(own, "x")["PYTHON_THREADPOOL_THREAD_COUNT"] == "4"

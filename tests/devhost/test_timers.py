@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from devhost.caller import Caller, retry_delay
 from devhost.errors import ScheduleInvalid, SettingMissing
 from devhost.protocol import Invocation, Outcome
+from devhost.timer_memory import TimerFile
 from devhost.timers import Timers, parse_schedule
 from tests.devhost.fakes import DONE, FakeInvoker, function, settings
 from tests.devhost.waiting import until
@@ -103,6 +106,115 @@ async def test_a_run_that_has_begun_outlives_stop_until_it_is_drained() -> None:
     released.set()
     await caller.drain(5)
     assert finished.is_set()
+
+
+class Clock:
+    """A clock that can be set. It counts how often somebody looks."""
+
+    def __init__(self, text: str) -> None:
+        self.looks = 0
+        self.set(text)
+
+    def set(self, text: str) -> None:
+        self.time = datetime.fromisoformat(text)
+
+    def __call__(self) -> datetime:
+        self.looks += 1
+        return self.time
+
+    async def looked_at(self) -> None:
+        """Waits until the timer has seen the present time, and waits again."""
+        looks = self.looks
+        await until(lambda: self.looks > looks + 4)
+
+
+def _past_due(invoker: FakeInvoker) -> list[bool]:
+    return [json.loads(invocation.inputs[0][1][1])["IsPastDue"] for invocation in invoker.invocations]
+
+
+async def _up(folder: Path, at: str, **trigger: Any) -> FakeInvoker:
+    """A host that is up at that time, and long enough for what it does at its start."""
+    invoker, clock = FakeInvoker(), Clock(at)
+    caller = Caller(invoker)
+    hourly = function("hourly", "timerTrigger", **{"schedule": "0 0 * * * *", **trigger})
+    timers = Timers([hourly], caller, settings(), TimerFile(folder), now=clock, look_seconds=0.001)
+    timers.start()
+    await clock.looked_at()
+    await timers.stop()
+    await caller.drain(1)
+    return invoker
+
+
+async def test_a_time_that_passed_while_the_host_was_down_is_made_up_for_once(tmp_path: Path) -> None:
+    assert _past_due(await _up(tmp_path, "2026-11-24T10:30:00+00:00")) == []
+    assert _past_due(await _up(tmp_path, "2026-11-24T10:40:00+00:00")) == []
+    made_up = await _up(tmp_path, "2026-11-24T13:10:00+00:00")
+    assert _past_due(made_up) == [True]
+    assert _past_due(await _up(tmp_path, "2026-11-24T13:20:00+00:00")) == []
+    made_up = await _up(tmp_path, "2026-11-24T14:20:00+00:00", runOnStartup=True)
+    assert _past_due(made_up) == [True]
+    status = json.loads(made_up.invocations[0].inputs[0][1][1])["ScheduleStatus"]
+    assert status["Last"] == "2026-11-24T13:10:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "trigger", [{"useMonitor": False}, {"schedule": "*/15 * * * * *"}], ids=["not monitored", "every 15 seconds"]
+)
+async def test_some_timers_are_not_remembered(tmp_path: Path, trigger: dict[str, Any]) -> None:
+    await _up(tmp_path, "2026-11-24T10:30:00+00:00", **trigger)
+    assert _past_due(await _up(tmp_path, "2026-11-24T13:10:01+00:00", **trigger)) == []
+
+
+async def test_another_schedule_has_missed_nothing(tmp_path: Path) -> None:
+    await _up(tmp_path, "2026-11-24T10:30:00+00:00")
+    assert _past_due(await _up(tmp_path, "2026-11-24T13:10:00+00:00", schedule="0 5 * * * *")) == []
+
+
+async def test_a_run_that_is_cut_short_is_made_up_for(tmp_path: Path) -> None:
+    class NeverEnds(FakeInvoker):
+        async def invoke(self, invocation: Invocation) -> Outcome:
+            await super().invoke(invocation)
+            await asyncio.Event().wait()
+            return DONE
+
+    invoker, clock = NeverEnds(), Clock("2026-11-24T10:30:00+00:00")
+    caller = Caller(invoker)
+    hourly = function("hourly", "timerTrigger", schedule="0 0 * * * *")
+    timers = Timers([hourly], caller, settings(), TimerFile(tmp_path), now=clock, look_seconds=0.001)
+    timers.start()
+    await asyncio.sleep(0)
+    clock.time += timedelta(minutes=30)
+    await until(lambda: len(invoker.invocations) == 1)
+    await timers.stop()
+    await caller.drain(0.01)
+    assert _past_due(await _up(tmp_path, "2026-11-24T11:10:00+00:00")) == [True]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"hourly": 1}', '{"hourly": {"schedule": "x", "last": 1, "next": 2}}'])
+async def test_a_spoilt_memory_is_told_and_replaced(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "timers.json").write_text(content, encoding="utf-8")
+    assert _past_due(await _up(tmp_path, "2026-11-24T10:30:00+00:00")) == []
+    assert "cannot be read" in caplog.text
+    assert _past_due(await _up(tmp_path, "2026-11-24T12:30:00+00:00")) == [True]
+
+
+async def test_a_clock_that_is_set_forward_or_back_is_noticed() -> None:
+    invoker, clock = FakeInvoker(), Clock("2026-11-24T10:30:00+00:00")
+    caller = Caller(invoker)
+    hourly = function("hourly", "timerTrigger", schedule="0 0 * * * *")
+    timers = Timers([hourly], caller, settings(), now=clock, look_seconds=0.001)
+    timers.start()
+    await clock.looked_at()
+    clock.set("2026-11-24T15:30:00+00:00")
+    await until(lambda: _past_due(invoker) == [True])
+    await clock.looked_at()
+    clock.set("2026-11-23T08:59:00+00:00")
+    await clock.looked_at()
+    clock.set("2026-11-23T09:00:00+00:00")
+    await until(lambda: _past_due(invoker) == [True, False])
+    await timers.stop()
 
 
 def test_retry_delays() -> None:

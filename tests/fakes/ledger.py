@@ -21,7 +21,8 @@ class MemoryLedger:
         return self._keep(ledger.sighted(pipeline, row, sighting, now=now))
 
     def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
-        return self._keep(ledger.vanished(self.by_path.get((pipeline, path)), sequencer=sequencer, now=now))
+        row = self.by_path.get((pipeline, path))
+        return self._keep(ledger.vanished(pipeline, path, row, sequencer=sequencer, now=now))
 
     def rows(self, pipeline: str, states: Sequence[PartitionState] = ()) -> Iterable[Partition]:
         former = self.superseded if "superseded" in states else []

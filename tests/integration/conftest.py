@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from devhost.ports import free_ports
+from local.parts import REPOSITORY
 from local.stack import LocalStack, Ports, start_stack
 from tests.activities.world import SPEC
+from tests.integration.served import NAME, bring_live
 from tests.integration.shop import Shop
 
-PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", "wish")
+PIPELINES = ("path", "workers", "crash", "bad", "lost", "many", "wish", NAME)
 """One pipeline for each test, so that no test depends on what another one did."""
+PROTOCOLS_SPEC = SPEC.replace("  town: category\n", "  town: category\n  visits: integer\n  member: boolean\n")
+"""With a column of every kind that a feature may have."""
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +26,27 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     pipelines = folder / "pipelines"
     pipelines.mkdir()
     for name in PIPELINES:
-        spec = SPEC.replace("name: shops", f"name: {name}").replace("seconds: 0,", "seconds: 0.2,")
+        spec = (
+            (PROTOCOLS_SPEC if name == NAME else SPEC)
+            .replace("name: shops", f"name: {name}")
+            .replace("seconds: 0,", "seconds: 0.2,")
+        )
         spec = spec.replace("longest_wait_seconds: 0}", "longest_wait_seconds: 5}")
         (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
+    shutil.copy(REPOSITORY / "pipelines" / "flight-delays.yaml", pipelines)  # for the examples of docs/protocols.md
     env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}
     env["RATCHET_RECONCILE_SCHEDULE"] = "0 0 0 1 1 *"  # only when a test asks for it
     ports = Ports(*free_ports(6))
     with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def served(stack: LocalStack) -> Iterator[Shop]:
+    """The pipeline `protocols`, with its first model live in every worker."""
+    with Shop.of(stack, NAME) as shop:
+        bring_live(shop, stack)
+        yield shop
 
 
 @pytest.fixture

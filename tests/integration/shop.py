@@ -78,7 +78,7 @@ class Shop:
         assert reply.status == 200, reply
         return reply.body
 
-    def record_of(self, *paths: str) -> Any:
+    def record_of(self, *paths: str, patience: float = PATIENCE_SECONDS) -> Any:
         """The record of the run that took all these partitions, once it is there and nothing runs any more."""
 
         def found() -> Any:
@@ -86,17 +86,17 @@ class Shop:
                 return None
             return next((r for r in self.runs() if set(paths) <= {p["path"] for p in r["partitions"]}), None)
 
-        return self.eventually(found)
+        return self.eventually(found, patience=patience)
 
-    def eventually[T](self, condition: Callable[[], T | None]) -> T:
+    def eventually[T](self, condition: Callable[[], T | None], *, patience: float = PATIENCE_SECONDS) -> T:
         """The condition's first true answer. A host that is away at the moment counts as not yet."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 if answer := condition():
                     return answer
             time.sleep(POLL_SECONDS)
-        raise AssertionError(f"not within {PATIENCE_SECONDS} s; the status is {self.status()}")
+        raise AssertionError(f"not within {patience} s; the status is {self.status()}")
 
     def step_reached(self, *steps: str) -> str:
         """Waits until the run is in one of these steps."""

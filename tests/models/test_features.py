@@ -131,6 +131,8 @@ def test_signature_and_names_follow_the_spec() -> None:
         classes=("on time", "late"),
         positive="late",
     )
+    strict = signature(small(quality="requests: {unknown_columns: ignore, missing_columns: error}"))
+    assert (strict.unknown_columns, strict.missing_columns) == ("ignore", "error")
 
 
 def test_feeds_have_nan_and_empty_text_for_missing() -> None:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from adapters.blobs import Blob, StorageUnavailable
-from adapters.pointer import pointer_path
+from adapters.pointer import pointer_path, version_path
 from models.manifest import GoldenRows, InputColumn
-from serving.cache import REFUSED_PAUSE_SECONDS, ActiveModel, ModelCache
-from serving.disk import ABANDONED_AFTER_SECONDS, KEPT_MODELS
+from serving import cache as cache_module
+from serving import loading
+from serving.cache import (
+    JITTER,
+    LONGEST_PAUSE_SECONDS,
+    LONGEST_REFUSED_PAUSE_SECONDS,
+    REFUSED_PAUSE_SECONDS,
+    ActiveModel,
+    CacheLimits,
+    ModelCache,
+)
 from serving.errors import NoModelYet
+from serving.session import Session
 from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE, SIGNATURE, expected, golden, graph, publish
 
@@ -103,6 +112,12 @@ def test_an_unchanged_pointer_loads_nothing(blobs: MemoryBlobs, cache: ModelCach
 
 
 BAD_VERSIONS = {
+    "a hash that is a path": ({"model_sha256": "../../../live"}, "'../../../live' is no SHA-256"),
+    "a model in another container": (
+        {"model_path": "training/flights/model.onnx"},
+        "with the model at 'training/flights/model.onnx'",
+    ),
+    "the manifest of another pipeline": ({"pipeline": "trains"}, "its model.json is of version 2 of trains"),
     "bytes of another model": ({"model": graph(7)}, "not those that were registered"),
     "a cut-off file": ({"model": graph(2)[:100]}, "not those that were registered"),
     "other golden answers": (
@@ -319,6 +334,224 @@ def test_a_process_without_a_thread_to_spare_goes_on_serving(blobs: MemoryBlobs,
     assert _later(cache, clock).manifest.version == 2
 
 
+def test_a_pointer_to_a_manifest_elsewhere_is_refused(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    """Models come from their own place in the models container only, whatever the pointer says."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    there = version_path(PIPELINE, 2, "model.json")
+    blobs.put("training/flights/model.json", blobs.get(there).data)
+    pointer = blobs.get(pointer_path(PIPELINE)).data.replace(there.encode(), b"training/flights/model.json")
+    blobs.put(pointer_path(PIPELINE), pointer)
+    assert _later(cache, clock).manifest.version == 1
+    assert "from their own place in the models container only" in cache.status(PIPELINE)["last_error"]
+
+
+def test_failures_are_counted(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    def counters() -> tuple[int, int, int]:
+        status = cache.status(PIPELINE)
+        return status["swaps"], status["failures"], status["failures_in_a_row"]
+
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    assert counters() == (1, 0, 0)
+    blobs.away = True
+    for failures in (1, 2, 3):
+        _later(cache, clock, 20.0)
+        assert counters() == (1, failures, failures)
+    blobs.away = False
+    publish(blobs, 2, model=graph(7))
+    _later(cache, clock, 20.0)
+    assert counters() == (1, 4, 0), "storage has answered, with a model that was refused"
+    _later(cache, clock)
+    assert counters() == (1, 4, 0), "a refusal that is known is none anew"
+    publish(blobs, 3)
+    _later(cache, clock)
+    assert counters() == (2, 4, 0)
+
+
+class Counting(MemoryBlobs):
+    """Storage that counts how often it is asked for the pointer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
+        self.asked += 1
+        return super().get_if_changed(path, etag=etag)
+
+
+@pytest.fixture
+def counting(clock: Clock, tmp_path: Path) -> tuple[Counting, ModelCache]:
+    blobs = Counting()
+    publish(blobs, 1)
+    return blobs, ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+
+
+def _requests(cache: ModelCache, clock: Clock, seconds: float) -> None:
+    """One request every hundredth of a second, for so long."""
+    for _ in range(round(seconds * 100)):
+        clock.now += 0.01
+        cache.active(PIPELINE)
+
+
+def test_the_pointer_is_asked_for_at_most_once_per_ttl(counting: tuple[Counting, ModelCache], clock: Clock) -> None:
+    blobs, cache = counting
+    cache.active(PIPELINE)
+    blobs.asked = 0
+    _requests(cache, clock, 100.0)
+    assert 100 / (1 + JITTER) - 1 <= blobs.asked <= 100
+
+
+def test_storage_that_is_away_is_asked_ever_less_but_every_ten_seconds(
+    counting: tuple[Counting, ModelCache], clock: Clock
+) -> None:
+    blobs, cache = counting
+    cache.active(PIPELINE)
+    blobs.away, blobs.asked = True, 0
+    _requests(cache, clock, 100.0)
+    assert 100 / (LONGEST_PAUSE_SECONDS * (1 + JITTER)) <= blobs.asked <= 100 / LONGEST_PAUSE_SECONDS + 5
+    blobs.away, blobs.asked = False, 0
+    _requests(cache, clock, 30.0)
+    assert blobs.asked >= 15, "once it answers, it is asked as before"
+
+
+def test_a_model_that_is_refused_again_and_again_is_tried_ever_less(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2, model=graph(7))
+    blobs.reads.clear()
+    for _ in range(4 * 3600):
+        _later(cache, clock, 1.3)
+    tries = blobs.reads.count(MODEL_2)
+    assert 8 <= tries <= 8 + 5 * 3600 / LONGEST_REFUSED_PAUSE_SECONDS
+    publish(blobs, 3)
+    assert _later(cache, clock).manifest.version == 3, "the pointer is looked at all the while"
+
+
+def _background(work: Callable[[], None]) -> None:
+    threading.Thread(target=work).start()
+
+
+def test_after_a_long_silence_a_request_waits_for_one_check(blobs: MemoryBlobs, clock: Clock, tmp_path: Path) -> None:
+    publish(blobs, 1)
+    cache = ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(max_age_seconds=10.0), clock=clock, start=_background)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    clock.now += 10.1
+    assert cache.active(PIPELINE).manifest.version == 2
+
+
+def test_that_wait_has_an_end(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "STALE_WAIT_SECONDS", 0.05)
+    blobs = Gated()
+    publish(blobs, 1)
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_background)
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    clock.now += 60
+    assert cache.active(PIPELINE).manifest.version == 1, "the new one is being loaded for longer than anybody waits"
+    blobs.gate.set()
+
+
+def test_nobody_waits_for_storage_that_is_known_to_be_away(blobs: MemoryBlobs, clock: Clock, tmp_path: Path) -> None:
+    """The first request after a silence finds out; the others are answered at once, however old the model is."""
+    held: list[Callable[[], None]] = []
+    holding = False
+
+    def start(work: Callable[[], None]) -> None:
+        (held.append if holding else _background)(work)
+
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=start)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    blobs.away = True
+    clock.now += 60
+    cache.active(PIPELINE)
+    assert cache.status(PIPELINE)["failures_in_a_row"] == 1
+    clock.now += 60
+    holding = True
+    assert cache.active(PIPELINE).manifest.version == 1
+    assert len(held) == 1, "the check is still to be made, and nobody waited for it"
+    held.pop()()
+
+
+def test_storage_that_does_not_answer_at_the_start_does_not_hold_up_the_last_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that swallows packets takes many seconds to say so. The champion follows as soon as it is there."""
+    monkeypatch.setattr(cache_module, "PATIENCE_SECONDS", 0.05)
+    blobs = Gated()
+    blobs.gate.set()
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    publish(blobs, 2)
+    blobs.gate.clear()
+    again = ModelCache(blobs, tmp_path, 0.0, start=_background)
+    assert _late(again.active(PIPELINE)) == expected(1, 100.0)
+    assert again.status(PIPELINE)["last_error"] == "storage has not answered yet"
+    blobs.gate.set()
+    _until(lambda: again.active(PIPELINE).manifest.version == 2)
+    _until(lambda: again.status(PIPELINE)["last_error"] is None)
+
+
+def test_the_champion_from_disk_is_confirmed_without_loading_it_again(
+    blobs: MemoryBlobs, clock: Clock, tmp_path: Path
+) -> None:
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    blobs.away = True
+    again = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=_here)
+    model = again.active(PIPELINE)
+    blobs.away = False
+    blobs.reads.clear()
+    assert _later(again, clock, 20.0) is model
+    assert blobs.reads == []
+    assert again.status(PIPELINE)["last_error"] is None
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_the_old_session_is_freed_when_its_last_request_is_done(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    publish(blobs, 1)
+    in_flight = cache.active(PIPELINE)
+    session = weakref.ref(in_flight.session)
+    publish(blobs, 2)
+    _later(cache, clock)
+    assert session() is not None
+    assert _late(in_flight) == expected(1, 100.0)
+    del in_flight
+    assert session() is None, "freed at once, without a garbage collection"
+
+
+def test_a_refused_model_is_freed_too(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Session]] = []
+
+    class Watched(Session):
+        def __init__(self, model: bytes) -> None:
+            super().__init__(model)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(loading, "Session", Watched)
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    publish(blobs, 2, golden=GoldenRows(golden(graph(2)).inputs, golden(graph(3)).probabilities))
+    _later(cache, clock)
+    assert [session() is None for session in made] == [False, True]
+
+
 class Slow(MemoryBlobs):
     """Storage that is away, and takes its time to say so."""
 
@@ -413,61 +646,6 @@ def test_a_damaged_file_in_the_disk_cache_is_not_served(blobs: MemoryBlobs, tmp_
         ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
 
 
-def test_the_disk_cache_stays_small(blobs: MemoryBlobs, cache: ModelCache, clock: Clock, tmp_path: Path) -> None:
-    for version in range(1, KEPT_MODELS + 4):
-        publish(blobs, version)
-        clock.now += 2
-        cache.refresh(PIPELINE)
-    assert len(list(tmp_path.rglob("*.onnx"))) == KEPT_MODELS
-
-
-def test_what_a_killed_process_left_in_the_disk_cache_goes_in_time(blobs: MemoryBlobs, tmp_path: Path) -> None:
-    folder = tmp_path / PIPELINE
-    folder.mkdir()
-    for name in (".tmp-dead", "0123.json", ".tmp-alive"):
-        (folder / name).write_bytes(b"half")
-    long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
-    for name in (".tmp-dead", "0123.json"):
-        os.utime(folder / name, (long_ago, long_ago))
-    publish(blobs, 1)
-    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
-    sha256 = hashlib.sha256(graph(1)).hexdigest()
-    names = {path.name for path in folder.iterdir()}
-    assert names == {".tmp-alive", "live.json", f"{sha256}.json", f"{sha256}.onnx"}
-
-
-def test_processes_share_a_disk_cache(blobs: MemoryBlobs, tmp_path: Path) -> None:
-    """Each is a cache of its own here. They load, store and prune at once, and what is left starts another one."""
-    versions = range(1, KEPT_MODELS + 6)
-    for version in versions:
-        publish(blobs, version)
-    pointers = [_pointed_at(blobs, version) for version in versions]
-    barrier = threading.Barrier(4)
-
-    def process(own: list[MemoryBlobs]) -> None:
-        barrier.wait(30)
-        for storage in own:
-            ModelCache(storage, tmp_path, 1.0).active(PIPELINE)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(process, [pointers[shift:] + pointers[:shift] for shift in range(4)]))
-    last = pointers[-1]
-    ModelCache(last, tmp_path, 1.0).active(PIPELINE)
-    assert len(list(tmp_path.rglob("*.onnx"))) <= KEPT_MODELS
-    assert list(tmp_path.rglob(".tmp-*")) == []
-    last.away = True
-    assert _late(ModelCache(last, tmp_path, 1.0).active(PIPELINE)) == expected(versions[-1], 100.0)
-
-
-def _pointed_at(blobs: MemoryBlobs, version: int) -> MemoryBlobs:
-    """The same storage, at the time when its pointer named `version`."""
-    then = MemoryBlobs()
-    for path in blobs.paths():
-        then.put(path, blobs.get(path).data)
-    publish(then, version)
-    return then
-
-
 def test_a_disk_that_cannot_be_written_costs_the_cache_only(blobs: MemoryBlobs, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -543,3 +721,25 @@ def test_no_request_sees_half_a_swap(blobs: MemoryBlobs, tmp_path: Path) -> None
     assert not wrong
     assert cache.active(PIPELINE).manifest.version == 11
     assert len(seen) > 1
+
+
+def test_who_would_wait_is_known_without_waiting(clock: Clock, tmp_path: Path) -> None:
+    """Requests for what is there are answered on the event loop, which must never wait."""
+    blobs = MemoryBlobs()
+    cache = ModelCache(blobs, tmp_path, 1.0, limits=CacheLimits(max_age_seconds=10.0), clock=clock, start=_here)
+    publish(blobs, 1)
+    assert cache.would_wait(PIPELINE), "nothing is loaded"
+    cache.active(PIPELINE)
+    assert not cache.would_wait(PIPELINE)
+    assert not cache.would_wait(PIPELINE, "1")
+    clock.now += 5
+    assert not cache.would_wait(PIPELINE), "the check is made beside"
+    assert [cache.would_wait(PIPELINE, version) for version in ("2", "x")] == [True, True]
+    clock.now += 60
+    assert cache.would_wait(PIPELINE), "after a silence"
+    cache.active(PIPELINE)
+    publish(blobs, 2)
+    _later(cache, clock)
+    assert cache.would_wait(PIPELINE, "1"), "not live any more, and not loaded"
+    cache.version(PIPELINE, "1")
+    assert not cache.would_wait(PIPELINE, "1")

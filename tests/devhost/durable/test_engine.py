@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +320,79 @@ async def test_a_query_filters_and_pages(app: App, tmp_path: Path) -> None:
         history = (await running.status("a1", showHistory="true", showHistoryOutput="true"))["historyEvents"]
         assert [entry["EventType"] for entry in history] == ["ExecutionStarted", "TaskCompleted", "ExecutionCompleted"]
         assert history[1]["FunctionName"] == "double"
+
+
+async def test_a_query_reads_times_of_any_zone_and_statuses_in_any_case(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def quick(context: Any) -> Steps:
+        return (yield context.call_activity("double", 1))
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.run("quick")
+        second = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=30)
+        here, later = second.astimezone(timezone(timedelta(hours=9))), second + timedelta(hours=1)
+        for query, found in (
+            ({"createdTimeFrom": here.isoformat()}, 1),
+            ({"createdTimeFrom": second.strftime("%Y-%m-%dT%H:%M:%SZ")}, 1),
+            ({"createdTimeFrom": "1-01-01T00:00:00.000000Z"}, 1),
+            ({"createdTimeFrom": "999-01-01T00:00:00.000000Z"}, 1),
+            ({"createdTimeTo": here.isoformat()}, 0),
+            ({"createdTimeFrom": later.isoformat()}, 0),
+            ({"runtimeStatus": "completed, failed"}, 1),
+            ({"runtimeStatus": "failed"}, 0),
+        ):
+            status, answer = await running.ask("GET", "instances", **query)
+            assert (status, len(answer)) == (200, found), query
+        for query in ({"createdTimeFrom": "yesterday"}, {"createdTimeFrom": "2020-01-01", "runtimeStatus": "Done"}):
+            for method in ("GET", "DELETE"):
+                assert (await running.ask(method, "instances", **query))[0] == 400, query
+        assert (await running.status())["runtimeStatus"] == "Completed"  # nothing was purged
+
+
+async def test_entities_are_listed_and_purged(app: App, tmp_path: Path) -> None:
+    app.entity(_named("note", lambda context: context.set_state(context.get_input())))
+    async with hub(app, tmp_path / "hub.db") as running:
+        for key in ("a", "b@c"):
+            await running.ask("POST", f"entities/note/{key}", "7", op="set")
+            await running.eventually_entity("note", key)
+        _, answer = await running.ask("GET", "entities/Note", fetchState="true")
+        assert [(there["entityId"], there["state"]) for there in answer] == [
+            ({"name": "note", "key": "a"}, 7),
+            ({"name": "note", "key": "b@c"}, 7),
+        ]
+        assert len((await running.ask("GET", "entities", top="1"))[1]) == 1
+        assert (await running.ask("GET", "entities/other"))[1] == []
+        assert await running.ask("DELETE", "instances/@note@b@c") == (200, {"instancesDeleted": 1})
+        assert (await running.ask("GET", "entities/note/b@c"))[0] == 404
+        assert (await running.ask("DELETE", "instances/@note@b@c"))[0] == 404
+        status, problem = await running.ask("POST", "entities/nothing/a", 7, op="set")
+    assert (status, "'note'" in problem["ExceptionMessage"]) == (400, True)
+
+
+async def test_a_signal_that_fails_is_told(app: App, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def grumpy(context: Any) -> None:
+        if context.operation_name == "fail":
+            raise ValueError("not today")
+        context.set_state(1)
+
+    app.entity(_named("grumpy", grumpy))
+    async with hub(app, tmp_path / "hub.db") as running:
+        for operation in ("fail", "work"):
+            assert (await running.ask("POST", "entities/grumpy/k", op=operation))[0] == 202
+        assert await running.eventually_entity("grumpy", "k") == 1
+    assert "the signal 'fail' to @grumpy@k failed" in caplog.text
+    assert "not today" in caplog.text
+
+
+async def test_a_sub_orchestration_cannot_take_an_entity_s_place(app: App, tmp_path: Path) -> None:
+    @app.orchestrator
+    def bold(context: Any) -> Steps:
+        return (yield context.call_sub_orchestrator("bold", None, "@note@one"))
+
+    async with hub(app, tmp_path / "hub.db") as running:
+        there = await running.run("bold")
+    assert there["runtimeStatus"] == "Failed"
+    assert "must not start with @" in there["output"]
 
 
 async def test_an_unknown_orchestrator_is_a_clear_error(app: App, tmp_path: Path) -> None:

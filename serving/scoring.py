@@ -1,0 +1,132 @@
+"""MLflow's scoring protocol: what `mlflow models serve` takes for a registered version, and what it answers.
+
+A version is registered with numbers (double) and texts (string) as its signature, so values are read as these, and not
+as strictly as in the other protocols: a number may come as a text, an integer column takes 2.5. Extra columns are
+ignored and missing ones are an error, whatever the pipeline's spec says, because MLflow knows no such policy.
+
+Source: mlflow/pyfunc/scoring_server/__init__.py and mlflow/onnx/__init__.py, as of MLFLOW_VERSION.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from models.errors import bounded
+from models.manifest import Signature
+from serving.answers import Answer, answer
+from serving.errors import BadRequest, SchemaMismatch, UnknownEncoding
+from serving.feeds import SHOWN
+from serving.tables import JSON_LAYOUTS, Table, from_csv
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MLFLOW_VERSION = "3.17.2"
+"""The MLflow whose server is followed here, and which the tests compare with."""
+CSV, JSON = "text/csv", "application/json"
+PLAIN_NUMBERS = frozenset({int, float, bool, type(None)})
+"""Types that numpy turns into float64 as MLflow does."""
+ALIVE = Answer(200, b"\n", {"content-type": JSON})
+VERSION = Answer(200, MLFLOW_VERSION.encode(), {"content-type": JSON})
+
+
+def read_table(body: bytes, content_type: str | None) -> Table:
+    """The rows of a request, in JSON or CSV. Raises BadRequest, UnknownEncoding."""
+    if _media_type(content_type) == CSV:
+        return from_csv(body)
+    document = _load(body)
+    if not isinstance(document, dict):
+        raise BadRequest(f"the body is not an object with one of {', '.join(JSON_LAYOUTS)}")
+    given = [name for name in JSON_LAYOUTS if name in document]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise BadRequest(f"the body has one of {', '.join(JSON_LAYOUTS)}; this one has {found}")
+    return JSON_LAYOUTS[given[0]](document[given[0]])
+
+
+def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
+    """The graph's inputs [N]. Raises SchemaMismatch, BadRequest."""
+    absent = [column.name for column in signature.inputs if column.name not in table.names]
+    if absent:
+        takes = ", ".join(column.name for column in signature.inputs)
+        raise SchemaMismatch(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
+    return {
+        column.name: (_texts if column.kind == "category" else _doubles)(column.name, table.values(column.name))
+        for column in signature.inputs
+    }
+
+
+def write_answer(answers: np.ndarray[Any, Any] | None, signature: Signature, headers: dict[str, str]) -> Answer:
+    """MLflow puts the entries of the output [N, K] one after another: K for each row, in the order of the classes.
+
+    None stands for no rows.
+    """
+    values = [] if answers is None else answers.ravel().tolist()
+    return answer({"predictions": [{signature.output: value} for value in values]}, headers=headers)
+
+
+def _media_type(content_type: str | None) -> str:
+    """text/csv or application/json, which is also what no content type means. Raises UnknownEncoding."""
+    media_type, *parameters = (part.strip() for part in (content_type or JSON).split(";"))
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name != "charset" or value.lower() != "utf-8":
+            raise UnknownEncoding(f"the content type's {bounded(parameter, SHOWN)!r} is not known; charset=utf-8 is")
+    if media_type not in {CSV, JSON}:
+        raise UnknownEncoding(f"the content type {bounded(media_type, SHOWN)!r} is not read; {JSON} and {CSV} are")
+    return media_type
+
+
+def _load(body: bytes) -> Any:
+    """A JSON document. MLflow's clients write NaN for a missing number, which Python's own reader understands."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
+
+
+def _doubles(name: str, values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    if PLAIN_NUMBERS.issuperset(map(type, values)):
+        try:
+            return np.array(values, dtype=np.float64)
+        except OverflowError:
+            pass  # which value it is comes out below
+    return np.array([_double(name, row, value) for row, value in enumerate(values)], dtype=np.float64)
+
+
+def _double(name: str, row: int, value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+        return float(value.strip().lower() == "true")  # pandas writes them so into a CSV
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        shown = bounded(repr(value), SHOWN)
+        raise BadRequest(f"row {row}: {name} is not a number: {shown}", row=row, column=name) from exc
+
+
+def _texts(name: str, values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.array([_text(name, row, value) for row, value in enumerate(values)], dtype=object)
+
+
+def _text(name: str, row: int, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, list | dict):
+        raise BadRequest(f"row {row}: {name} is not a text: {bounded(repr(value), SHOWN)}", row=row, column=name)
+    return str(value)

@@ -1,0 +1,37 @@
+"""What the first call for a service begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.blobs import MemoryBlobs
+from tests.serving.graphs import PIPELINE, publish
+from tests.serving.test_cache import _until
+from triggers import services
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBlobs]:
+    """Storage with a champion, and the settings of an app that serves it."""
+    blobs = MemoryBlobs()
+    publish(blobs, 1)
+    (tmp_path / f"{PIPELINE}.yaml").touch()
+    monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
+    monkeypatch.setenv("RATCHET_PIPELINES_DIR", str(tmp_path))
+    monkeypatch.setenv("RATCHET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(services, "blobs", lambda: blobs)
+    cached = (services.settings, services.specs, services.inference)
+    for function in cached:
+        function.cache_clear()
+    yield blobs
+    for function in cached:
+        function.cache_clear()
+
+
+def test_a_process_loads_its_champions_at_the_first_call_whatever_it_is_for(stored: MemoryBlobs) -> None:
+    """Azure calls the warmup when it scales out, not when it replaces a process."""
+    assert services.inference().server_metadata().status == 200
+    _until(lambda: services.inference().status(PIPELINE)["version"] == 1)
