@@ -82,6 +82,8 @@ class _Run:
         self.world = World(Path(directory), text.replace("name: flight-delays", f"name: {PIPELINE}"))
         object.__setattr__(self.world.to, "threads", THREADS)
         self.seconds: dict[str, float] = {}
+        self.of_processor = 0.0
+        """Seconds of the processor: two waves that are compared are not run side by side."""
 
     def upload(self, months: dict[str, bytes]) -> None:
         for name, data in months.items():
@@ -102,9 +104,10 @@ class _Run:
         self._timed("evaluate", lambda: evaluate(run, self.world.to))
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
+        begin, of_processor = time.perf_counter(), time.process_time()
         result = work()
         self.seconds[name] = time.perf_counter() - begin
+        self.of_processor += time.process_time() - of_processor
         return result
 
 
@@ -121,7 +124,7 @@ def _year(months: dict[str, bytes]) -> list[Line]:
             whole = _Run(directory)
             whole.upload(months)
             run = whole.waves()
-            waves = sum(whole.seconds.values())
+            waves = whole.of_processor
             whole.model(run)
             ours.append(sum(whole.seconds.values()))
             steps = whole.seconds
@@ -145,7 +148,7 @@ def _clean_folds(name: str, data: bytes) -> np.ndarray[Any, Any]:
 
 
 def _added_month(months: dict[str, bytes]) -> float:
-    """Seconds of the waves for the twelfth month, after a run over the other eleven."""
+    """Seconds of the processor for the twelfth month's waves, after a run over the other eleven."""
     *before, last = months
     with tempfile.TemporaryDirectory() as directory:
         run = _Run(directory)
@@ -153,9 +156,9 @@ def _added_month(months: dict[str, bytes]) -> float:
         first = run.waves()
         run.world.settle(first, "promoted", "")
         run.upload({last: months[last]})
-        run.seconds.clear()
+        run.of_processor = 0.0
         run.waves()
-        return sum(run.seconds.values())
+        return run.of_processor
 
 
 def _graph(months: dict[str, bytes]) -> list[Line]:

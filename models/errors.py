@@ -1,11 +1,11 @@
 """The root of every error that Ratchet raises on purpose, and the bounds on their texts.
 
 RatchetError
-├── models.spec.SpecError                 a pipeline file has a mistake (file, line, field)
-├── models.partitions.PartitionRejected   an uploaded file cannot be used (reason code, detail)
+├── models.spec_lines.SpecError           a pipeline file has a mistake (file, line, field)
+├── models.reading.PartitionRejected      an uploaded file cannot be used (reason code, detail)
 ├── models.profiles.ProfileError         a category has too many values to be one (column, distinct)
-├── models.training.TrainingError         the data cannot teach a model (too few rows, one class)
-├── models.export.ExportError             the booster uses something ONNX cannot express exactly
+├── models.training.TrainingError         the data cannot teach a model (too few rows, one class, refused)
+├── models.ensemble.ExportError           the booster uses something ONNX cannot express exactly
 ├── adapters.blobs.BlobError              storage: BlobNotFound, BlobConflict, StorageUnavailable
 ├── adapters.ledger.LedgerError           LedgerConflict, IllegalTransition
 ├── adapters.registry.RegistryError       the model registry cannot be reached or refuses
