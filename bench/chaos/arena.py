@@ -24,6 +24,8 @@ from local.parts import CONTAINERS, EVENT_GRID, HOST, REPOSITORY, Places, event_
 
 SECOND_HOST = "Functions 2"
 STORAGE_TIMEOUT_SECONDS = 2
+START_SECONDS = 600.0
+"""MLflow may take minutes where the machine is busy with other things."""
 SKEW = Path(__file__).parent / "skew"
 """A directory for PYTHONPATH, whose sitecustomize sets the app's clock wrong."""
 TOPIC_KEY = "chaos"
@@ -124,7 +126,8 @@ class Arena:
         }
         if self.skew:
             env |= {"PYTHONPATH": str(SKEW), "CHAOS_CLOCK_SKEW_SECONDS": str(self.skew)}
-        return host_part(places, app_dir=REPOSITORY, workers=2, topic_key=TOPIC_KEY, env=env)
+        part = host_part(places, app_dir=REPOSITORY, workers=2, topic_key=TOPIC_KEY, env=env)
+        return replace(part, ready_within=START_SECONDS)
 
     def _second_places(self) -> Places:
         return replace(self.places, data=self.places.data / "second", app=self._second_port)
@@ -141,7 +144,7 @@ class Arena:
     def _event_grid(self, seed: int) -> Part:
         part = event_grid_part(self.places, azurite_log=self.supervisor.log("Azurite"), topic_key=TOPIC_KEY)
         faults = [text for fault in self.events for text in ("--fault", fault)]
-        return replace(part, command=[*part.command, "--seed", str(seed), *faults])
+        return replace(part, command=[*part.command, "--seed", str(seed), *faults], ready_within=START_SECONDS)
 
 
 @contextlib.contextmanager
@@ -159,7 +162,8 @@ def arena(folder: Path) -> Iterator[Arena]:
         FaultProxy(table_front, table) as before_tables,
         FaultProxy(mlflow_front, mlflow) as before_mlflow,
     ):
-        supervisor.start(azurite_part(places.data / "azurite", places.azurite), mlflow_part(places))
+        registry = replace(mlflow_part(places), ready_within=START_SECONDS)
+        supervisor.start(azurite_part(places.data / "azurite", places.azurite), registry)
         with BlobServiceClient.from_connection_string(places.azurite.connection_string) as service:
             for name in (*CONTAINERS, "outside"):
                 service.create_container(name)
