@@ -212,6 +212,7 @@ class PipelineSpec(_Part):
     promotion: Literal["automatic"] = "automatic"
     quiet: Quiet = Quiet()
     schedule: Schedule | None = None
+    """Retraining by the clock, beside what uploads bring about."""
 
     @field_validator("name")
     @classmethod
