@@ -47,6 +47,8 @@ class Arena:
     down: threading.Event = field(default_factory=threading.Event)
     """Set while the first host is down on purpose."""
     killed: int = 0
+    strikes: int = 0
+    """Odd while somebody is being killed."""
 
     @property
     def app_url(self) -> str:
@@ -77,6 +79,13 @@ class Arena:
     def kill(self, victim: str) -> None:
         """SIGKILL to all workers of the first host, or to the host and its workers; a host is started again."""
         self.killed += 1
+        self.strikes += 1
+        try:
+            self._kill(victim)
+        finally:
+            self.strikes += 1
+
+    def _kill(self, victim: str) -> None:
         if victim == "workers":
             for pid in self.worker_pids():
                 with contextlib.suppress(ProcessLookupError):
