@@ -116,7 +116,7 @@ class PipelineSpec(Part):
     quiet: Quiet = Quiet()
     requests: Requests = Requests()
     schedule: Schedule | None = None
-    """Retraining by the clock; without it only uploads bring it about."""
+    """Retraining by the clock, beside what uploads bring about."""
 
     @field_validator("name")
     @classmethod

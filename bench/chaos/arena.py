@@ -24,6 +24,8 @@ from local.parts import CONTAINERS, EVENT_GRID, HOST, REPOSITORY, Places, event_
 
 SECOND_HOST = "Functions 2"
 STORAGE_TIMEOUT_SECONDS = 2
+START_SECONDS = 600.0
+"""MLflow may take minutes where the machine is busy with other things."""
 SKEW = Path(__file__).parent / "skew"
 """A directory for PYTHONPATH, whose sitecustomize sets the app's clock wrong."""
 TOPIC_KEY = "chaos"
@@ -46,6 +48,8 @@ class Arena:
     down: threading.Event = field(default_factory=threading.Event)
     """Set while the first host is down on purpose."""
     killed: int = 0
+    strikes: int = 0
+    """Odd while somebody is being killed."""
 
     @property
     def app_url(self) -> str:
@@ -76,6 +80,13 @@ class Arena:
     def kill(self, victim: str) -> None:
         """SIGKILL to all workers of the first host, or to the host and its workers; a host is started again."""
         self.killed += 1
+        self.strikes += 1
+        try:
+            self._kill(victim)
+        finally:
+            self.strikes += 1
+
+    def _kill(self, victim: str) -> None:
         if victim == "workers":
             for pid in self.worker_pids():
                 with contextlib.suppress(ProcessLookupError):
@@ -125,9 +136,10 @@ class Arena:
         }
         if self.skew:
             env |= {"PYTHONPATH": str(SKEW), "CHAOS_CLOCK_SKEW_SECONDS": str(self.skew)}
-        return host_part(
+        part = host_part(
             places, app_dir=REPOSITORY, workers=2, topic_key=TOPIC_KEY, webhook_secret=WEBHOOK_SECRET, env=env
         )
+        return replace(part, ready_within=START_SECONDS)
 
     def _second_places(self) -> Places:
         return replace(self.places, data=self.places.data / "second", app=self._second_port)
@@ -144,7 +156,7 @@ class Arena:
     def _event_grid(self, seed: int) -> Part:
         part = event_grid_part(self.places, azurite_log=self.supervisor.log("Azurite"), topic_key=TOPIC_KEY)
         faults = [text for fault in self.events for text in ("--fault", fault)]
-        return replace(part, command=[*part.command, "--seed", str(seed), *faults])
+        return replace(part, command=[*part.command, "--seed", str(seed), *faults], ready_within=START_SECONDS)
 
 
 @contextlib.contextmanager
@@ -162,7 +174,8 @@ def arena(folder: Path) -> Iterator[Arena]:
         FaultProxy(table_front, table) as before_tables,
         FaultProxy(mlflow_front, mlflow) as before_mlflow,
     ):
-        supervisor.start(azurite_part(places.data / "azurite", places.azurite), mlflow_part(places))
+        registry = replace(mlflow_part(places), ready_within=START_SECONDS)
+        supervisor.start(azurite_part(places.data / "azurite", places.azurite), registry)
         with BlobServiceClient.from_connection_string(places.azurite.connection_string) as service:
             for name in (*CONTAINERS, "outside"):
                 service.create_container(name)

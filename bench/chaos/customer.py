@@ -64,9 +64,11 @@ class Customer:
                 self._ask(pipeline)
 
     def _ask(self, pipeline: str) -> None:
-        was_down, killed = self._arena.down.is_set(), self._arena.killed
+        was_down, strikes = self._arena.down.is_set(), self._arena.strikes
         problem = self._problem(pipeline)
-        if problem and pipeline in self._served and self._arena.killed > killed:
+        if problem and pipeline in self._served and (self._arena.strikes > strikes or strikes % 2):
+            while self._arena.strikes % 2:
+                self._stop.wait(PAUSE_SECONDS)
             self._repeated += 1
             problem = self._problem(pipeline)
         with self._lock:

@@ -119,6 +119,7 @@ class FaultProxy:
             task = asyncio.ensure_future(self._connection(reader, writer))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+            task.add_done_callback(lambda _: writer.close())  # one that was cancelled before it began has not
 
         server = await asyncio.start_server(accept, "127.0.0.1", self.port, limit=LIMIT_BYTES)
         self._ready.set()
@@ -144,6 +145,7 @@ class FaultProxy:
         finally:
             for each in writers:
                 each.close()
+            for each in writers:
                 with contextlib.suppress(OSError):
                     await each.wait_closed()
 

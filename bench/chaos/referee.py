@@ -20,7 +20,9 @@ from bench.chaos.uploads import SPEC, Script
 from bench.floor import model_of
 from models.spec import parse_spec
 
-SETTLE_SECONDS = 300.0
+SETTLE_SECONDS = 900.0
+"""A limit against hanging, not a measure: workers that were killed import their libraries anew, and a busy machine
+takes minutes over that."""
 SWEEP_SECONDS = 3.0
 """How often the sweep runs meanwhile."""
 POLL_SECONDS = 0.5

@@ -15,7 +15,8 @@ from azure.storage.blob import BlobServiceClient
 
 from local.stack import LocalStack
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
+"""Long: a worker that is killed imports its libraries anew, which takes many times as long on a busy machine."""
 POLL_SECONDS = 0.05
 
 

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from tests.activities.world import rows
 from tests.integration.shop import Shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROW = {"price": 10.0, "town": "Ghent"}
 UNDER_WAY = ("claim", "validate", "profile", "features", "train", "export", "evaluate", "gate", "register")
 
