@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from adapters.blobs import BlobNotFound, BlobStore, StorageUnavailable
@@ -79,7 +80,7 @@ class ModelCache:
         self._disk = DiskCache(cache_dir, limits.disk_bytes)
         self._loader = Loader(blobs, self._disk)
         self._versions = VersionStore(self._loader, limits.versions, clock)
-        self._start = start or _start_thread
+        self._start = start or _Background()
         self._slots: dict[str, Slot] = {}
         self._slots_lock = threading.Lock()
 
@@ -264,5 +265,26 @@ class _StillRefused(ModelRefused):
     """The pointer still names a model that was refused a short while ago."""
 
 
-def _start_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="ratchet-swap", daemon=True).start()
+class _Background:
+    """One thread that makes all checks of a cache; the first check starts it.
+
+    A thread for each check would build each model in another arena of the allocator, and the process would grow with
+    its swaps.
+    """
+
+    def __init__(self) -> None:
+        self._checks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError when the process has no thread to spare."""
+        with self._starting:
+            if not self._started:
+                threading.Thread(target=self._run, name="ratchet-swap", daemon=True).start()
+                self._started = True
+        self._checks.put(work)
+
+    def _run(self) -> None:
+        while True:
+            self._checks.get()()
