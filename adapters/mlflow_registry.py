@@ -21,6 +21,8 @@ from adapters.registry import DataSource, RegistryError, Submission
 from models.errors import bounded
 
 RUN, KEY = "ratchet.run", "ratchet.key"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it, MLflow's pages show an experiment as one of language models, with other menus."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows, as Markdown, as a run's description."""
 MAX_DESCRIPTION_CHARACTERS = 5_000
@@ -108,7 +110,7 @@ class MlflowRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            experiment_id = self._client.create_experiment(submission.pipeline)
+            experiment_id = self._client.create_experiment(submission.pipeline, tags=KIND)
         except MlflowException as exc:
             if exc.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

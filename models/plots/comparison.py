@@ -104,6 +104,7 @@ def _measures(panel: Any, evidence: Evidence) -> None:
         )
     panel.axvline(0, color=style.INK, linewidth=1)
     style.name_rows(panel, [metric_label(name) for name, *_ in rows])
+    panel.set_ylim(len(rows) - 0.5, -0.75)
     furthest = 1.25 * max((abs(change) for *_, change in rows), default=0.01) or 0.01
     panel.set_xlim(-furthest, furthest)
     style.percent_axes(panel, up=False)

@@ -56,6 +56,11 @@ class MemoryBlobs:
             blob = self._blobs[path] = Blob(data, f"0x{next(self._etags):X}")
         return blob.etag
 
+    def hold(self, path: str, data: bytes, etag: str) -> None:
+        """A blob with the eTag that another store gave it."""
+        with self._lock:
+            self._blobs[path] = Blob(data, etag)
+
     def exists(self, path: str) -> bool:
         self._reach(path)
         return path in self._blobs
