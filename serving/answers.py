@@ -20,6 +20,7 @@ from serving.errors import (
     TooManyRows,
     UnknownEncoding,
     UnknownModel,
+    ValuesRefused,
 )
 
 UNAVAILABLE = 503
@@ -47,7 +48,10 @@ MLFLOW_CODES = {
 }
 """MLflow's names of errors that are not the request's, by status."""
 MLFLOW_INVALID = ("BAD_REQUEST", "KAM00", "INVALID_PARAMETER_VALUE")
-MLFLOW_SCHEMA = ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")
+MLFLOW_ERRORS: tuple[tuple[type[ServingError], tuple[str, str, str]], ...] = (
+    (SchemaMismatch, ("INVALID_PARAMETER_VALUE", "KAM01", "SCHEMA_ENFORCEMENT_FAILED")),
+    (ValuesRefused, ("INVALID_PARAMETER_VALUE", "KAM00", "INVALID_PARAMETER_VALUE")),
+)
 """error_code, sqlstate and error_class of the request's errors."""
 
 
@@ -99,5 +103,5 @@ def refusal(exc: ServingError, *, protocol: Protocol = "plain") -> Answer:
 def _mlflow_error(status: int, exc: ServingError, message: str) -> dict[str, str]:
     if status in MLFLOW_CODES:
         return {"error_code": MLFLOW_CODES[status], "message": message}
-    code, state, kind = MLFLOW_SCHEMA if isinstance(exc, SchemaMismatch) else MLFLOW_INVALID
+    code, state, kind = next((error for type_, error in MLFLOW_ERRORS if isinstance(exc, type_)), MLFLOW_INVALID)
     return {"error_code": code, "message": message, "sqlstate": state, "error_class": kind}

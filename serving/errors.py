@@ -51,6 +51,10 @@ class SchemaMismatch(BadRequest):
     """The request's columns are not those that the model takes."""
 
 
+class ValuesRefused(BadRequest):
+    """What was sent can be read, and is not what the model takes: a column is missing, or a value of another type."""
+
+
 class BodyTooLarge(ServingError):
     """The body is longer than allowed, as it was sent or without its compression."""
 

@@ -1,10 +1,10 @@
 """MLflow's scoring protocol: what `mlflow models serve` takes for a registered version, and what it answers.
 
-A version is registered with numbers (double) and texts (string) as its signature, so values are read as these, and not
+A registered version reads numbers and texts by itself, and this module as it does: values are not taken
 as strictly as in the other protocols: a number may come as a text, an integer column takes 2.5. Extra columns are
 ignored and missing ones are an error, whatever the pipeline's spec says, because MLflow knows no such policy.
 
-Source: mlflow/pyfunc/scoring_server/__init__.py and mlflow/onnx/__init__.py, as of MLFLOW_VERSION.
+Source: mlflow/pyfunc/scoring_server/__init__.py as of MLFLOW_VERSION, and adapters/ratchet_model.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 from models.errors import bounded
 from models.manifest import Signature
 from serving.answers import Answer, answer
-from serving.errors import BadRequest, SchemaMismatch, UnknownEncoding
+from serving.errors import BadRequest, UnknownEncoding, ValuesRefused
 from serving.feeds import SHOWN
 from serving.tables import JSON_LAYOUTS, Table, from_csv
 
@@ -50,11 +50,11 @@ def read_table(body: bytes, content_type: str | None) -> Table:
 
 
 def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
-    """The graph's inputs [N]. Raises SchemaMismatch, BadRequest."""
+    """The graph's inputs [N]. Raises ValuesRefused."""
     absent = [column.name for column in signature.inputs if column.name not in table.names]
     if absent:
         takes = ", ".join(column.name for column in signature.inputs)
-        raise SchemaMismatch(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
+        raise ValuesRefused(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
     return {
         column.name: (_texts if column.kind == "category" else _doubles)(column.name, table.values(column.name))
         for column in signature.inputs
@@ -62,12 +62,13 @@ def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, A
 
 
 def write_answer(answers: np.ndarray[Any, Any] | None, signature: Signature, headers: dict[str, str]) -> Answer:
-    """MLflow puts the entries of the output [N, K] one after another: K for each row, in the order of the classes.
+    """A record for each row: the probability of each class by its name, or the value of a regression.
 
     None stands for no rows.
     """
-    values = [] if answers is None else answers.ravel().tolist()
-    return answer({"predictions": [{signature.output: value} for value in values]}, headers=headers)
+    names = signature.classes or (signature.output,)
+    rows = [] if answers is None else answers.tolist()
+    return answer({"predictions": [dict(zip(names, row, strict=True)) for row in rows]}, headers=headers)
 
 
 def _media_type(content_type: str | None) -> str:
@@ -113,7 +114,7 @@ def _double(name: str, row: int, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError) as exc:
         shown = bounded(repr(value), SHOWN)
-        raise BadRequest(f"row {row}: {name} is not a number: {shown}", row=row, column=name) from exc
+        raise ValuesRefused(f"row {row}: {name} is not a number: {shown}", row=row, column=name) from exc
 
 
 def _texts(name: str, values: Sequence[Any]) -> np.ndarray[Any, Any]:
@@ -128,5 +129,5 @@ def _text(name: str, row: int, value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, list | dict):
-        raise BadRequest(f"row {row}: {name} is not a text: {bounded(repr(value), SHOWN)}", row=row, column=name)
+        raise ValuesRefused(f"row {row}: {name} is not a text: {bounded(repr(value), SHOWN)}", row=row, column=name)
     return str(value)

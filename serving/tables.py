@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.errors import bounded
-from serving.errors import BadRequest, SchemaMismatch
+from serving.errors import BadRequest, SchemaMismatch, ValuesRefused
 from serving.feeds import SHOWN
 
 NOT_A_VALUE = frozenset(
@@ -54,7 +54,7 @@ def from_split(data: Any) -> Table:
         raise BadRequest(f"{message}; this is {_kind(data)}")
     columns, rows, index = data.get("columns"), data["data"] or [], data.get("index")
     if columns is None:
-        raise SchemaMismatch("dataframe_split needs columns: without them nothing tells which value is which")
+        raise ValuesRefused("dataframe_split needs columns: without them nothing tells which value is which")
     if not isinstance(columns, list):
         raise BadRequest(f"columns of dataframe_split is a list of names; this is {_kind(columns)}")
     if not isinstance(rows, list):
@@ -79,7 +79,7 @@ def from_instances(data: Any) -> Table:
             raise BadRequest(f"row {row} of instances is an object of columns; this is {_kind(record)}")
         if record.keys() != data[0].keys():
             name = min(record.keys() ^ data[0].keys())
-            raise BadRequest(f"instances do not all have the same columns: see {bounded(name, SHOWN)} in row {row}")
+            raise SchemaMismatch(f"instances do not all have the same columns: see {bounded(name, SHOWN)} in row {row}")
     return _from_objects("instances", data)
 
 
@@ -90,6 +90,8 @@ def from_inputs(data: Any) -> Table:
     """
     if isinstance(data, list) and data and all(isinstance(record, dict) for record in data):
         return _from_objects("inputs", data)
+    if data == [] or (isinstance(data, dict) and data and all(values == [] for values in data.values())):
+        raise ValuesRefused("there are no rows")
     if not isinstance(data, dict):
         raise SchemaMismatch(f"inputs is an object with one list of values per column; this is {_kind(data)}")
     sizes = {name: len(values) for name, values in data.items() if isinstance(values, list)}

@@ -45,7 +45,7 @@ def table(data: bytes) -> list[dict[str, str]]:
 
 
 def test_curves_have_a_value_for_each_round(first: Submission) -> None:
-    training, validation = first.curves["training_log_loss"], first.curves["validation_log_loss"]
+    training, validation = first.curves["training_binary_logloss"], first.curves["validation_binary_logloss"]
     assert len(training) == len(validation) >= int(first.parameters["best_iteration"])
     assert training[0] > training[-1]
     assert min(validation) == validation[int(first.parameters["best_iteration"]) - 1]

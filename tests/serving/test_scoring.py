@@ -32,7 +32,7 @@ def test_the_version_is_that_of_the_mlflow_that_it_is_compared_with() -> None:
 
 
 @pytest.mark.parametrize("pipeline", [PIPELINE, None])
-def test_the_entries_of_the_output_follow_each_other(
+def test_each_row_has_the_probability_of_each_class(
     service: InferenceService, blobs: MemoryBlobs, pipeline: str | None
 ) -> None:
     publish(blobs, 1)
@@ -40,7 +40,7 @@ def test_the_entries_of_the_output_follow_each_other(
     assert answer.status == 200
     assert answer.headers["x-ratchet-model-version"] == "1"
     first, second = expected(1, 100.0), expected(1, 990.0)
-    assert read(answer) == {"predictions": [{"probability": p} for p in (1 - first, first, 1 - second, second)]}
+    assert [list(row.values()) for row in read(answer)["predictions"]] == [[1 - first, first], [1 - second, second]]
 
 
 def test_a_nan_is_read_and_never_written(service: InferenceService, blobs: MemoryBlobs) -> None:
@@ -49,7 +49,8 @@ def test_a_nan_is_read_and_never_written(service: InferenceService, blobs: Memor
     sent = json.dumps({"dataframe_records": [{**ROW, "distance": float("nan")}]}).encode()
     assert b"NaN" in sent
     answer = service.invocations(PIPELINE, sent)
-    assert read(answer) == {"predictions": [{"probability": None}] * 2}
+    (row,) = read(answer)["predictions"]
+    assert list(row.values()) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -63,17 +64,27 @@ def test_a_nan_is_read_and_never_written(service: InferenceService, blobs: Memor
         (
             body({"inputs": [{**ROW, "distance": "far"}]}),
             {},
-            "BAD_REQUEST",
+            "INVALID_PARAMETER_VALUE",
             "row 0: distance is not a number: 'far'",
         ),
         (
             body({"inputs": [ROW, {**ROW, "distance": 10**400}]}),
             {},
-            "BAD_REQUEST",
+            "INVALID_PARAMETER_VALUE",
             "row 1: distance is not a number: 1",
         ),
-        (body({"inputs": [{**ROW, "carrier": ["AA"]}]}), {}, "BAD_REQUEST", "row 0: carrier is not a text: ['AA']"),
-        (b"distance,carrier,at\n1,AA,0\n2,AA,noon\n", CSV, "BAD_REQUEST", "row 1: at is not a number: 'noon'"),
+        (
+            body({"inputs": [{**ROW, "carrier": ["AA"]}]}),
+            {},
+            "INVALID_PARAMETER_VALUE",
+            "row 0: carrier is not a text: ['AA']",
+        ),
+        (
+            b"distance,carrier,at\n1,AA,0\n2,AA,noon\n",
+            CSV,
+            "INVALID_PARAMETER_VALUE",
+            "row 1: at is not a number: 'noon'",
+        ),
         (b'distance\n"', CSV, "BAD_REQUEST", "the CSV cannot be read"),
         (b"distance\n" + b"1" * 200_000, CSV, "BAD_REQUEST", "the CSV cannot be read: field larger than field limit"),
     ],
