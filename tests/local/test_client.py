@@ -126,7 +126,9 @@ def test_an_error_status_carries_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", [AppClient.status, AppClient.runs, AppClient.workers, lambda client: client.record("r")], ids=str
+    "ask",
+    [AppClient.status, AppClient.runs, AppClient.workers, lambda client: client.record("r")],
+    ids=["status", "runs", "workers", "record"],
 )
 def test_another_shape_than_promised_is_refused(ask: Callable[[AppClient], object]) -> None:
     with client_of({"something": "else"}) as client, pytest.raises(UnexpectedAnswer, match="another shape"):
