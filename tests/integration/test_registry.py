@@ -37,7 +37,8 @@ def test_the_alias_moves_the_served_model_and_a_rollback_moves_the_alias(shop: S
     shop.eventually(lambda: alias(client, shop, "previous") == 2)
 
     # A version that somebody registered by hand, which storage does not have.
-    by_hand = client.create_model_version(shop.name, "file:///nowhere", await_creation_for=0)
+    first = client.get_model_version(shop.name, "1")
+    by_hand = client.create_model_version(shop.name, first.source, run_id=first.run_id, await_creation_for=0)
     client.set_registered_model_alias(shop.name, "champion", by_hand.version)
     shop.eventually(lambda: alias(client, shop, "champion") == 1)
     reason = client.get_model_version(shop.name, by_hand.version).tags[REFUSED_TAG]
