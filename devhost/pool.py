@@ -203,8 +203,7 @@ class WorkerPool:
         worker.last_turn = turn
         worker.pending[invocation_id] = _Pending(name, future, loop.time())
         try:
-            frame = wire.invoke_frame(invocation_id, invocation)
-            worker.connection.send(frame, more_soon=len(worker.pending) > 1)
+            worker.connection.send(wire.invoke_frame(invocation_id, invocation))
             outcome = await future
         finally:
             del worker.pending[invocation_id]

@@ -28,8 +28,6 @@ LOG = "log"
 OUTCOME = "outcome"
 
 _LENGTH = struct.Struct("!I")
-HOLD_SECONDS = 0.0005
-"""How long a frame may wait for others. Longer, and the two ends would work in turn instead of at the same time."""
 LONGEST_FRAME = 2**31 - 1
 """Bytes in one frame: twenty times the largest HTTP body that the host takes."""
 
@@ -77,8 +75,6 @@ class Connection(asyncio.Protocol):
         self._on_close = on_close
         self._reader = FrameReader()
         self._transport: asyncio.WriteTransport | None = None
-        self._held: list[bytes] = []
-        self._held_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.WriteTransport):
@@ -93,33 +89,16 @@ class Connection(asyncio.Protocol):
         for frame in self._reader.feed(data):
             self._on_frame(frame)
 
-    def send(self, frame: Frame, *, more_soon: bool = False) -> None:
-        """Sends without waiting. After the other end has gone, nothing: `on_close` says so.
-
-        With `more_soon`, frames of one turn of the event loop go out together: a write wakes the other process, which
-        costs as much as a small function. None is held for longer than HOLD_SECONDS and what runs then.
-        """
+    def send(self, frame: Frame) -> None:
+        """Sends without waiting. After the other end has gone, nothing: `on_close` says so."""
         data = encode(frame)
-        if self._transport is None:
-            return
-        loop = asyncio.get_running_loop()
-        self._held.append(data)
-        if len(self._held) == 1 and more_soon:
-            self._held_since = loop.time()
-            loop.call_soon(self._flush)
-        elif not more_soon or loop.time() - self._held_since >= HOLD_SECONDS:
-            self._flush()
+        if self._transport is not None:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Closes this end, after what was sent has gone out."""
-        self._flush()
         if self._transport is not None:
             self._transport.close()
-
-    def _flush(self) -> None:
-        if self._held and self._transport is not None:
-            self._transport.write(b"".join(self._held))
-        self._held.clear()
 
 
 def invoke_frame(invocation_id: str, invocation: Invocation) -> Frame:

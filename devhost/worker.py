@@ -62,7 +62,7 @@ async def serve(line: socket.socket, app_dir: str) -> int:
         invocation_id, invocation = wire.read_invoke(frame)
         outcome = await runtime.invoke(invocation_id, invocation)
         try:
-            connection.send(wire.outcome_frame(invocation_id, outcome), more_soon=len(running) > 1)
+            connection.send(wire.outcome_frame(invocation_id, outcome))
         except FrameInvalid as error:
             failed = Outcome(ok=False, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
             connection.send(wire.outcome_frame(invocation_id, failed))

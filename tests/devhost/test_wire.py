@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import socket
 from typing import Any
 
 import pytest
@@ -49,53 +47,3 @@ def test_invocations_outcomes_and_functions_survive_the_wire() -> None:
     assert wire.read_outcome(through_the_wire(wire.outcome_frame("i2", outcome))) == ("i2", outcome)
     functions = (FunctionInfo("id", "f", ({"type": "timerTrigger", "name": "t"},), {"max_retry_count": 2}),)
     assert wire.read_ready(through_the_wire(wire.ready_frame(functions))) == functions
-
-
-class _Counted(asyncio.Protocol):
-    """The other end: the frames that came, and in how many pieces."""
-
-    def __init__(self) -> None:
-        self.reader = wire.FrameReader()
-        self.frames: list[wire.Frame] = []
-        self.closed = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        self.frames += self.reader.feed(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed.set()
-
-
-@pytest.mark.parametrize("held", [[True] * 50, [False] * 50, [True, False] * 25, [True, True, False, True]])
-async def test_frames_that_wait_for_each_other_arrive_in_order_and_before_the_end(held: list[bool]) -> None:
-    ours, theirs = socket.socketpair()
-    loop = asyncio.get_running_loop()
-    _, sending = await loop.create_unix_connection(lambda: wire.Connection(lambda _: None, lambda: None), sock=ours)
-    _, receiving = await loop.create_unix_connection(_Counted, sock=theirs)
-    sent: list[wire.Frame] = []
-    for number, more_soon in enumerate(held):
-        sent.append((wire.LOG, str(number)))
-        sending.send(sent[-1], more_soon=more_soon)
-        if number % 7 == 0:
-            await asyncio.sleep(0)
-    sending.close()
-    await asyncio.wait_for(receiving.closed.wait(), 10)
-    assert receiving.frames == sent
-
-
-async def test_frames_of_one_turn_go_out_together() -> None:
-    written: list[bytes] = []
-
-    class Transport(asyncio.WriteTransport):
-        def write(self, data: object) -> None:
-            written.append(bytes(data))  # type: ignore[call-overload]
-
-    connection = wire.Connection(lambda _: None, lambda: None)
-    connection.connection_made(Transport())
-    for _ in range(3):
-        connection.send((wire.STOP,), more_soon=True)
-    assert written == []
-    await asyncio.sleep(0)
-    assert written == [wire.encode((wire.STOP,)) * 3]
-    connection.send((wire.STOP,))
-    assert len(written) == 2, "one without company goes out at once"
