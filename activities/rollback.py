@@ -26,7 +26,8 @@ def rollback(pipeline: str, version: int | None, *, who: str, why: str, to: Depe
     if target == champion.pointer.champion.version:
         raise NothingToRollBack(f"version {target} is the champion of {pipeline} already")
     # A later version, named by a person, is not a way back: nothing is wrong with the one that goes.
-    kind: MoveKind = "rolled back" if target < champion.pointer.champion.version else "approved"
+    forward = version is not None and version > champion.pointer.champion.version
+    kind: MoveKind = "approved" if forward else "rolled back"
     return point_at(checked(pipeline, target, to), Reason(kind, who, why), champion, to)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -60,17 +60,7 @@ LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
 OBJECTIVES: Mapping[Task, tuple[Objective, ...]] = {
     "binary": ("binary",),
     "multiclass": ("multiclass",),
-    "regression": (
-        "regression",
-        "regression_l1",
-        "huber",
-        "fair",
-        "quantile",
-        "mape",
-        "poisson",
-        "gamma",
-        "tweedie",
-    ),
+    "regression": tuple(name for name in get_args(Objective) if name not in {"binary", "multiclass"}),
 }
 """The losses of each task, its usual one first. All of them are exported exactly."""
 COLUMN_TYPES: frozenset[ColumnType] = frozenset({"number", "integer", "boolean", "category", "timestamp", "text"})

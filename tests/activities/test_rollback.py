@@ -8,6 +8,7 @@ import pytest
 
 from activities.live import read_champion
 from activities.pointing import DoesNotServe
+from activities.reconcile import reconcile
 from activities.rollback import NothingToRollBack, rollback
 from tests.activities.test_reconcile import live, trained
 from tests.activities.world import PIPELINE, World, rows
@@ -61,3 +62,12 @@ def test_the_same_dataset_does_not_come_back_by_itself_new_data_does(world: Worl
     champion = read_champion(world.blobs, PIPELINE)
     assert champion is not None
     assert champion.pointer.champion.version == 5
+
+
+def test_the_version_before_may_have_a_higher_number(world: World) -> None:
+    """A person chose an old version by the alias and takes that back: the old one is what was wrong."""
+    world.mlflow.alias["champion"] = 1
+    reconcile(PIPELINE, world.to)
+    back = rollback(PIPELINE, None, who="ann", why="too old", to=world.to)
+    assert (back.champion.version, back.moves[0].kind) == (3, "rolled back")
+    assert [each.version for each in back.withdrawn] == [1]
