@@ -205,6 +205,10 @@ class WorkerPool:
         try:
             worker.connection.send(wire.invoke_frame(invocation_id, invocation))
             outcome = await future
+        except asyncio.CancelledError:
+            seconds = loop.time() - worker.pending[invocation_id].since
+            _function_log.warning("[%s %s] cut off after %.1f s: the host stops", name, invocation_id, seconds)
+            raise
         finally:
             del worker.pending[invocation_id]
         if not outcome.ok:

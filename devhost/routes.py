@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from devhost.errors import RouteInvalid
@@ -104,9 +104,7 @@ def parse(template: str, methods: Collection[str] | None = None) -> Route:
             pattern.append(_single(new[0]))
             precedence.append(new[0].precedence)
         else:
-            if any(parameter.optional or parameter.catch_all or parameter.default for parameter in new):
-                raise RouteInvalid(template, f"has an optional, default or catch-all parameter inside {segment!r}")
-            pattern.append("/" + "".join(_inside(piece) for piece in pieces))
+            pattern.append("/" + _mixture(template, segment, pieces))
             precedence.append(CONSTRAINED if new else LITERAL)
         parameters += new
     names = [parameter.name.lower() for parameter in parameters]
@@ -127,8 +125,16 @@ def _single(parameter: _Parameter) -> str:
     return "(?:/([^/]+))?" if parameter.optional or parameter.default is not None else "/([^/]+)"
 
 
-def _inside(piece: str | _Parameter) -> str:
-    return re.escape(piece) if isinstance(piece, str) else "([^/]+)"
+def _mixture(template: str, segment: str, pieces: Sequence[str | _Parameter]) -> str:
+    """Text and parameters in one segment. The last one may be optional after a period, which then comes with it."""
+    extension = ""
+    match pieces:
+        case [*others, ".", _Parameter(optional=True, catch_all=False)] if others:
+            pieces, extension = others, r"(?:\.([^/.]+)|(?<!\.))"
+    if any(isinstance(each, _Parameter) and (each.optional or each.catch_all or each.default) for each in pieces):
+        raise RouteInvalid(template, f"has an optional, default or catch-all parameter inside {segment!r}")
+    parameter = "([^/]+?)" if extension else "([^/]+)"  # the extension is what follows the last period
+    return "".join(re.escape(piece) if isinstance(piece, str) else parameter for piece in pieces) + extension
 
 
 def _segments(template: str) -> list[str]:

@@ -16,7 +16,13 @@ from devhost.errors import DevhostError
 from devhost.eventgrid.errors import BadFault, BadSubscription
 from devhost.eventgrid.faults import parse_faults
 from devhost.eventgrid.server import Configuration, serve
-from devhost.eventgrid.subscriptions import STORAGE, Subscription, load_subscriptions
+from devhost.eventgrid.subscriptions import (
+    CLOUD_EVENTS_SCHEMA,
+    EVENT_GRID_SCHEMA,
+    STORAGE,
+    Subscription,
+    load_subscriptions,
+)
 from devhost.ports import port_number
 
 PORT = 7072
@@ -50,7 +56,7 @@ SEVERAL SUBSCRIPTIONS go into a file (--subscriptions FILE), with Azure's names.
   [{"name": "uploads", "endpoint": "http://127.0.0.1:7071/runtime/webhooks/EventGrid?functionName=on_upload",
     "source": "storage", "includedEventTypes": ["Microsoft.Storage.BlobCreated"],
     "subjectBeginsWith": "/blobServices/default/containers/incoming/", "subjectEndsWith": ".csv",
-    "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440},
+    "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440, "eventDeliverySchema": "EventGridSchema"},
    {"name": "audit", "endpoint": "http://127.0.0.1:8080/hook", "source": "topics/orders"}]
 
 TOPICS need no set-up: publish to any name, and whoever has the source topics/NAME gets it. From Python:
@@ -62,7 +68,8 @@ TOPICS need no set-up: publish to any name, and whoever has the source topics/NA
   event = EventGridEvent(subject="/orders/1", event_type="Order.Placed", data={"n": 1}, data_version="1.0")
   EventGridPublisherClient(topic, AzureKeyCredential("any key, or the --topic-key")).send(event)
 
-CloudEvents (azure.core.messaging.CloudEvent) are taken as well, and delivered as such.
+CloudEvents (azure.core.messaging.CloudEvent) are taken as well, and delivered as such. A subscription with
+"eventDeliverySchema": "CloudEventSchemaV1_0" gets everything as CloudEvents, and opens with their handshake (OPTIONS).
 
 DELIVERY is at least once and in no order. Anything but 200 to 204 is tried again, after half a second at first and up
 to 15 s later on; 400, 401, 403 and 413 are not. Given up is what had all its attempts, or has grown too old. While
@@ -138,6 +145,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--subject-begins-with", default="", metavar="TEXT", help="end it in / to name a container")
     one.add_argument("--subject-ends-with", default="", metavar="TEXT", help="such as .csv")
     one.add_argument("--event-type", action="append", default=[], metavar="TYPE", help="may be repeated (default all)")
+    one.add_argument(
+        "--delivery-schema",
+        choices=(EVENT_GRID_SCHEMA, CLOUD_EVENTS_SCHEMA),
+        default=EVENT_GRID_SCHEMA,
+        metavar="SCHEMA",
+        help=f"{EVENT_GRID_SCHEMA} (default) or {CLOUD_EVENTS_SCHEMA}",
+    )
     several = result.add_argument_group("several subscriptions")
     several.add_argument("--subscriptions", type=Path, metavar="FILE", help="a JSON file, see below")
     faults = result.add_argument_group("faults on request", "for testing a consumer; see below")
@@ -186,6 +200,7 @@ def _subscription(arguments: argparse.Namespace) -> Subscription:
         event_types=tuple(arguments.event_type),
         begins_with=arguments.subject_begins_with,
         ends_with=arguments.subject_ends_with,
+        schema=arguments.delivery_schema,
     )
 
 

@@ -1,6 +1,6 @@
 """Delivery of accepted events to one webhook: handshake, retry with back-off, dead letters.
 
-A webhook gets nothing before it has answered the SubscriptionValidation handshake. While nobody listens at its address
+A webhook gets nothing before it has answered the handshake. While nobody listens at its address
 the courier waits, which costs no attempt: a local host is started later, or again, all the time. Order of delivery is
 not promised, and an event may come twice.
 """
@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 import sqlite3
 import time
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 import aiohttp
 
-from devhost.eventgrid.events import STORAGE_TOPIC, TOPIC, instant, is_cloud_event, validation_event
+from devhost.eventgrid.events import instant, is_cloud_event
 from devhost.eventgrid.store import Delivery, Store
-from devhost.eventgrid.subscriptions import STORAGE, Subscription
+from devhost.eventgrid.subscriptions import Subscription
+from devhost.eventgrid.webhook import Answer, Webhook
 
-RESPONSE_SECONDS = 30.0
-"""Azure's window for an answer."""
 AT_ONCE = 16
 """Deliveries in flight to one webhook."""
 STATE_AWAY_SECONDS = 1.0
@@ -54,19 +50,6 @@ class BackOff:
         return min(self.most, self.first * 2.0 ** min(attempts - 1, 32)) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """How an attempt went: `status` is None when there was no answer; `absent` when nobody listens at all."""
-
-    status: int | None
-    outcome: str
-    absent: bool = False
-
-    @property
-    def good(self) -> bool:
-        return self.status is not None and HTTPStatus.OK <= self.status <= HTTPStatus.NO_CONTENT
-
-
 class Courier:
     """Serves one subscription. `problem` says why it is waiting, and is empty once the webhook has been validated."""
 
@@ -76,7 +59,7 @@ class Courier:
         self.subscription = subscription
         self.problem = "the webhook has not been reached yet"
         self._store = store
-        self._session = session
+        self._webhook = Webhook(subscription, session)
         self._back_off = back_off
         self._present = asyncio.Event()
         self._work = asyncio.Event()
@@ -109,7 +92,7 @@ class Courier:
         """The handshake, tried until the webhook is there and answers it."""
         tries = 0
         pause = BackOff(first=0.2, most=2.0)
-        while problem := await self._handshake():
+        while problem := await self._webhook.handshake():
             if problem != self.problem:
                 print(f"{self.subscription.name}: waiting for the webhook: {problem}.", flush=True)
             self.problem = problem
@@ -118,21 +101,6 @@ class Courier:
         self.problem = ""
         self._present.set()
         print(f"{self.subscription.name}: the webhook answered the handshake.", flush=True)
-
-    async def _handshake(self) -> str:
-        """Empty when the webhook echoed the code, otherwise what was wrong."""
-        code = str(uuid.uuid4()).upper()
-        kind, _, topic_name = self.subscription.source.partition("/")
-        topic = STORAGE_TOPIC if kind == STORAGE else TOPIC + topic_name
-        event = validation_event(topic, code, now=datetime.now(UTC))
-        answer, body = await self._post([event], {"aeg-event-type": "SubscriptionValidation"})
-        if not answer.good:
-            return answer.outcome
-        try:
-            echoed = json.loads(body)["validationResponse"]
-        except (ValueError, KeyError, TypeError):
-            echoed = None
-        return "" if echoed == code else "it did not answer the handshake with the validation code"
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -149,12 +117,9 @@ class Courier:
         if time.time() - delivery.accepted > self.subscription.ttl_minutes * 60:
             self._give_up(delivery, delivery.attempts, delivery.outcome, "TimeToLiveExceeded")
             return
-        headers = {"aeg-event-type": "Notification", "aeg-delivery-count": str(delivery.attempts)}
-        event = delivery.event
-        answer, _ = await self._post(event if is_cloud_event(event) else [event], headers)
-        self._settle(delivery, answer)
+        self._settle(delivery, await self._webhook.deliver(delivery.event, attempts=delivery.attempts))
 
-    def _settle(self, delivery: Delivery, answer: _Answer) -> None:
+    def _settle(self, delivery: Delivery, answer: Answer) -> None:
         attempts = delivery.attempts + (not answer.absent)
         if answer.good:
             self._store.delivered(delivery)
@@ -172,40 +137,16 @@ class Courier:
 
     def _give_up(self, delivery: Delivery, attempts: int, outcome: str, reason: str) -> None:
         """The event as Azure dead-letters it, and which subscription it was for."""
-        now = datetime.now(UTC)
-        letter = {
-            **delivery.event,
+        event = self._webhook.as_delivered(delivery.event)
+        why = {
             "deadLetterReason": reason,
             "deliveryAttempts": attempts,
             "lastDeliveryOutcome": outcome,
             "publishTime": instant(datetime.fromtimestamp(delivery.accepted, UTC)),
-            "lastDeliveryAttemptTime": instant(now),
+            "lastDeliveryAttemptTime": instant(datetime.now(UTC)),
             "subscription": self.subscription.name,
         }
-        self._store.dead_letter(delivery, letter)
+        if is_cloud_event(event):  # whose attributes have lower-case names
+            why = {name.lower(): value for name, value in why.items()}
+        self._store.dead_letter(delivery, {**event, **why})
         print(f"{self.subscription.name}: gave up on an event ({reason}): {outcome}.", flush=True)
-
-    async def _post(self, content: object, headers: Mapping[str, str]) -> tuple[_Answer, str]:
-        kind = "application/json" if isinstance(content, list) else "application/cloudevents+json"
-        every = {
-            "Content-Type": f"{kind}; charset=utf-8",
-            "aeg-subscription-name": self.subscription.name.upper(),
-            "aeg-metadata-version": "1",
-        }
-        timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS)
-        try:
-            async with self._session.post(
-                self.subscription.endpoint,
-                data=json.dumps(content).encode(),
-                headers={**every, **headers},
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                body = await response.text(errors="replace")
-                return _Answer(response.status, f"it answered {response.status} {response.reason or ''}".strip()), body
-        except aiohttp.ClientConnectorError:
-            return _Answer(None, "nobody listens at its address", absent=True), ""
-        except TimeoutError:
-            return _Answer(None, f"it did not answer within {RESPONSE_SECONDS:.0f} s"), ""
-        except aiohttp.ClientError as error:
-            return _Answer(None, f"the connection broke ({type(error).__name__})"), ""

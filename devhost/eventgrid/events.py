@@ -113,6 +113,21 @@ def is_cloud_event(event: Mapping[str, Any]) -> bool:
     return "specversion" in event
 
 
+def as_cloud_event(event: Event) -> Event:
+    """The event in the CloudEvents schema, as Event Grid translates one; a CloudEvent is left as it is."""
+    if is_cloud_event(event):
+        return event
+    return {
+        "id": event["id"],
+        "source": event["topic"],
+        "type": event["eventType"],
+        "specversion": "1.0",
+        "subject": event["subject"],
+        "time": event["eventTime"],
+        "data": event["data"],
+    }
+
+
 def event_type(event: Mapping[str, Any]) -> str:
     """The event's type, whichever schema it has."""
     return str(event.get("type" if is_cloud_event(event) else "eventType", ""))

@@ -4,9 +4,11 @@ In a file (`--subscriptions FILE`) they are a JSON array, or an object with a `s
 
     {"name": "on-upload", "endpoint": "http://127.0.0.1:7071/...", "source": "storage",
      "includedEventTypes": ["Microsoft.Storage.BlobCreated"], "subjectBeginsWith": "", "subjectEndsWith": "",
-     "isSubjectCaseSensitive": false, "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440}
+     "isSubjectCaseSensitive": false, "maxDeliveryAttempts": 30, "eventTimeToLiveInMinutes": 1440,
+     "eventDeliverySchema": "EventGridSchema"}
 
-with Azure's names and defaults. `name` and `endpoint` are required; `source` is `storage` or `topics/NAME`.
+with Azure's names and defaults. `name` and `endpoint` are required; `source` is `storage` or `topics/NAME`;
+`eventDeliverySchema` may be `CloudEventSchemaV1_0` instead.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ STORAGE = "storage"
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_ATTEMPTS = 30
 TIME_TO_LIVE_MINUTES = 1440
+EVENT_GRID_SCHEMA, CLOUD_EVENTS_SCHEMA = "EventGridSchema", "CloudEventSchemaV1_0"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _FIELDS: Mapping[str, tuple[str, type]] = {
@@ -37,12 +40,13 @@ _FIELDS: Mapping[str, tuple[str, type]] = {
     "isSubjectCaseSensitive": ("case_sensitive", bool),
     "maxDeliveryAttempts": ("max_attempts", int),
     "eventTimeToLiveInMinutes": ("ttl_minutes", int),
+    "eventDeliverySchema": ("schema", str),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One subscription. Raises BadSubscription for an endpoint that is not on this machine, or limits below 1.
+    """One subscription. Raises BadSubscription for an endpoint elsewhere, an unknown schema, or limits below 1.
 
     `event_types` empty means all. `ttl_minutes` counts from when the event was accepted.
     """
@@ -56,6 +60,7 @@ class Subscription:
     case_sensitive: bool = False
     max_attempts: int = MAX_ATTEMPTS
     ttl_minutes: int = TIME_TO_LIVE_MINUTES
+    schema: str = EVENT_GRID_SCHEMA
 
     def __post_init__(self) -> None:
         """Checks what a user can get wrong."""
@@ -68,8 +73,18 @@ class Subscription:
             )
         if self.source != STORAGE and not self.source.startswith("topics/"):
             raise BadSubscription(self.name, f"the source {self.source!r} is neither storage nor topics/NAME")
+        if self.schema not in {EVENT_GRID_SCHEMA, CLOUD_EVENTS_SCHEMA}:
+            raise BadSubscription(
+                self.name,
+                f"the eventDeliverySchema {self.schema!r} is neither {EVENT_GRID_SCHEMA} nor {CLOUD_EVENTS_SCHEMA}",
+            )
         if self.max_attempts < 1 or self.ttl_minutes < 1:
             raise BadSubscription(self.name, "maxDeliveryAttempts and eventTimeToLiveInMinutes are at least 1")
+
+    @property
+    def cloud_events(self) -> bool:
+        """Whether events are delivered as CloudEvents, after the handshake that belongs to them."""
+        return self.schema == CLOUD_EVENTS_SCHEMA
 
     def wants(self, *, source: str, event_type: str, subject: str) -> bool:
         """Whether an event passes the filters. As in Azure, types match exactly and subjects by beginning and end."""

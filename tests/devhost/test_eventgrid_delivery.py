@@ -124,9 +124,9 @@ async def test_after_the_last_attempt_it_is_a_dead_letter(tmp_path: Path, webhoo
         await publish(port, "/b")
         await eventually(lambda: len(webhook.events) == 4)
     (letter,) = lines(tmp_path / "deadletter.jsonl")
-    assert (letter["subject"], letter["deadLetterReason"]) == ("/a", "MaxDeliveryAttemptsExceeded")
-    assert (letter["deliveryAttempts"], letter["subscription"]) == (3, "sub")
-    assert "500" in letter["lastDeliveryOutcome"]
+    assert (letter["subject"], letter["deadletterreason"]) == ("/a", "MaxDeliveryAttemptsExceeded")
+    assert (letter["deliveryattempts"], letter["subscription"]) == (3, "sub")
+    assert "500" in letter["lastdeliveryoutcome"]
 
 
 async def test_some_answers_are_not_worth_a_retry(tmp_path: Path, webhook: Webhook) -> None:
@@ -135,7 +135,7 @@ async def test_some_answers_are_not_worth_a_retry(tmp_path: Path, webhook: Webho
         await publish(port, "/a")
         await eventually(lambda: lines(tmp_path / "deadletter.jsonl"))
     assert len(webhook.events) == 1
-    assert lines(tmp_path / "deadletter.jsonl")[0]["deadLetterReason"] == "UndeliverableEvent"
+    assert lines(tmp_path / "deadletter.jsonl")[0]["deadletterreason"] == "UndeliverableEvent"
 
 
 async def test_an_event_that_is_too_old_is_a_dead_letter(
@@ -147,7 +147,7 @@ async def test_an_event_that_is_too_old_is_a_dead_letter(
         store.accept([Accepted("sub", {"specversion": "1.0", "id": "old"})])
     async with running(grid(tmp_path, subscription)):
         await eventually(lambda: lines(tmp_path / "deadletter.jsonl"))
-    assert lines(tmp_path / "deadletter.jsonl")[0]["deadLetterReason"] == "TimeToLiveExceeded"
+    assert lines(tmp_path / "deadletter.jsonl")[0]["deadletterreason"] == "TimeToLiveExceeded"
     assert webhook.events == []
 
 
@@ -176,6 +176,35 @@ async def test_a_webhook_that_fails_the_handshake_gets_nothing(tmp_path: Path, w
         assert webhook.events == []
         webhook.echo = True
         await eventually(lambda: webhook.events)
+
+
+async def test_a_subscription_to_cloud_events_has_their_handshake_and_gets_nothing_else(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    webhook.echo = False
+    event = EventGridEvent(subject="/m", event_type="Test.Happened", data={"n": 1}, data_version="1")
+    async with running(grid(tmp_path, to(webhook, schema="CloudEventSchemaV1_0"))) as port:
+        with publisher(port) as client:
+            await asyncio.to_thread(client.send, event)
+        await publish(port, "/a")
+        await eventually(lambda: len(webhook.origins) >= 2)
+        assert webhook.events == []
+        webhook.echo = True
+        await eventually(lambda: len(webhook.events) == 2)
+    assert set(webhook.origins) == {"eventgrid.azure.net"}
+    assert webhook.handshakes == []
+    (translated,) = [event for event in webhook.bodies if event["subject"] == "/m"]
+    assert translated == {
+        "id": str(event.id),
+        "source": translated["source"],
+        "type": "Test.Happened",
+        "specversion": "1.0",
+        "subject": "/m",
+        "time": translated["time"],
+        "data": {"n": 1},
+    }
+    assert translated["source"].endswith("/providers/Microsoft.EventGrid/topics/models")
+    assert {headers["Content-Type"] for headers in webhook.headers} == {"application/cloudevents+json; charset=utf-8"}
 
 
 async def test_a_restart_on_the_same_state_delivers_what_was_pending(tmp_path: Path) -> None:

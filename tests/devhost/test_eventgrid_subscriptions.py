@@ -51,6 +51,7 @@ def test_filters(fields: dict[str, Any], wanted: bool) -> None:
         ({"name": "s", "endpoint": URL, "maxDeliveryAttempts": True}, "has to be a int"),
         ({"name": "s", "endpoint": URL, "maxDeliveryAttempts": 0}, "at least 1"),
         ({"name": "s", "endpoint": URL, "source": "queue"}, "neither storage nor topics/NAME"),
+        ({"name": "s", "endpoint": URL, "eventDeliverySchema": "CustomInputSchema"}, "neither EventGridSchema nor"),
         ("s", "not a JSON object"),
     ],
 )

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from azure.eventgrid import EventGridEvent
 
 from devhost.caller import Caller
 from devhost.catalog import Catalog
+from devhost.eventgrid.server import Configuration, running
+from devhost.eventgrid.subscriptions import Subscription
 from devhost.eventgrid_webhook import EventGridWebhook
 from devhost.protocol import Invocation, Outcome
 from tests.devhost.fakes import DONE, FakeInvoker, function, settings
+from tests.devhost.topics import KEY, QUICK, publisher
+from tests.devhost.webhook import eventually
 
 PATH = "/runtime/webhooks/EventGrid?functionName=OnUpload"
 NOTIFICATION = {"aeg-event-type": "Notification"}
@@ -112,6 +119,18 @@ async def test_what_is_refused(
 ) -> None:
     assert (await client.post(path, data=body, headers=headers)).status == status
     assert invoker.invocations == []
+
+
+@pytest.mark.parametrize("schema", ["EventGridSchema", "CloudEventSchemaV1_0"])
+async def test_the_local_event_grid_gets_along_with_it(
+    client: Client, invoker: FakeInvoker, schema: str, tmp_path: Path
+) -> None:
+    subscription = Subscription("s", str(client.make_url(PATH)), source="topics/models", schema=schema)
+    event = EventGridEvent(subject="/m", event_type="Test.Happened", data={"n": 1}, data_version="1")
+    async with running(Configuration(tmp_path, 0, (subscription,), topic_key=KEY, back_off=QUICK)) as port:
+        with publisher(port) as topic:
+            await asyncio.to_thread(topic.send, event)
+        await eventually(lambda: events(invoker) == [str(event.id)])
 
 
 async def test_only_post_delivers(client: Client) -> None:

@@ -165,6 +165,19 @@ async def test_work_that_may_run_again_is_left_to_the_next_host_when_the_pool_st
         work.cancel()
 
 
+async def test_a_call_that_the_host_does_not_wait_for_any_more_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, workers=1) as inside:
+        call = asyncio.create_task(inside.pool.invoke(inside.call("wait")))
+        await until(lambda: inside.notes("waiting") != [])
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert "[wait " in caplog.text
+    assert "cut off after" in caplog.text
+
+
 async def test_an_app_that_does_not_load_is_shown_with_its_traceback(tmp_path: Path) -> None:
     app_dir = sample_app.write(tmp_path, "import not_installed_anywhere\n")
     environment = worker_environment(settings.load(app_dir), "localhost")

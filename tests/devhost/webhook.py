@@ -23,7 +23,7 @@ async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> 
 
 
 class Webhook:
-    """Answers the handshake and records what it gets. `answers` are the next statuses, then it is 200 for ever."""
+    """Answers the handshakes and records what it gets. `answers` are the next statuses, then it is 200 for ever."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -31,6 +31,7 @@ class Webhook:
         self.handshakes: list[dict[str, Any]] = []
         self.bodies: list[Any] = []
         self.headers: list[dict[str, str]] = []
+        self.origins: list[str] = []
         self.echo = True
 
     @property
@@ -48,15 +49,20 @@ class Webhook:
             code = body[0]["data"]["validationCode"]
             return web.json_response({"validationResponse": code if self.echo else "another"})
         assert request.headers["aeg-event-type"] == "Notification"
-        assert self.handshakes, "a delivery before the handshake"
+        assert self.handshakes or self.origins, "a delivery before the handshake"
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         return web.Response(status=self.answers.pop(0) if self.answers else 200)
+
+    async def _allow(self, request: web.Request) -> web.Response:
+        self.origins.append(request.headers["WebHook-Request-Origin"])
+        return web.Response(headers={"WebHook-Allowed-Origin": self.origins[-1]} if self.echo else {})
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         application = web.Application()
         application.router.add_post("/hook", self._handle)
+        application.router.add_options("/hook", self._allow)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
