@@ -71,9 +71,11 @@ async def serve(line: socket.socket, app_dir: str) -> int:
         if frame[0] == wire.STOP:
             stopped.set()
             return
-        task = loop.create_task(run(frame))
-        running.add(task)
-        task.add_done_callback(running.discard)
+        # Begun at once: most functions end without waiting for anything, and need no turn of the loop then.
+        task = asyncio.Task(run(frame), loop=loop, eager_start=True)
+        if not task.done():
+            running.add(task)
+            task.add_done_callback(running.discard)
 
     _, connection = await loop.create_unix_connection(lambda: wire.Connection(on_frame, stopped.set), sock=line)
     logging.getLogger().addHandler(_LogForwarder(connection, loop))
