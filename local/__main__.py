@@ -29,14 +29,15 @@ SPECS = SpecFiles(REPOSITORY / "pipelines")
 
 def main(argv: Sequence[str]) -> int:
     """The exit status. `demo` has a parser of its own and gets everything behind its name."""
-    if argv[:1] == ["demo"]:
-        demo = importlib.import_module("local.demo")  # only now: it takes a while, and `up` does without it
-        return int(demo.main(list(argv[1:])))
-    arguments, console = _parser().parse_args(argv), Console(highlight=False)
-    command: Callable[[argparse.Namespace, Console], int] = arguments.function
+    console = Console(highlight=False)
     try:
+        if argv[:1] == ["demo"]:
+            demo = importlib.import_module("local.demo")  # only now: it takes a while, and `up` does without it
+            return int(demo.main(list(argv[1:])))
+        arguments = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace, Console], int] = arguments.function
         return command(arguments, console)
-    except (DevhostError, RatchetError) as error:
+    except (DevhostError, RatchetError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
         console.print(str(error), markup=False, style="red", soft_wrap=True)
         return 1
     except KeyboardInterrupt:

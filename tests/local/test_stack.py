@@ -203,6 +203,13 @@ def test_the_display_suits_where_the_output_goes(capsys: pytest.CaptureFixture[s
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is visible again
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["up", "--data", str(file / "data")]) == 1
+    assert "Not a directory" in capsys.readouterr().out
+
+
 def test_help_names_every_port_option() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "local", "up", "--help"],
