@@ -20,6 +20,9 @@ MLFLOW, HOST, EVENT_GRID = "MLflow", "Functions", "Event Grid"
 TRAINING = "training"
 CONTAINERS = (TRAINING, "features", "models", "quarantine", "runs")
 FUNCTION = "on_training_blob"
+EVENT_TYPES = tuple(f"Microsoft.Storage.Blob{what}" for what in ("Created", "Deleted", "Renamed"))
+"""What a subscription for the function has to include; accounts with a hierarchical namespace rename without writing,
+which Azurite cannot."""
 FERNET_KEY_BYTES = 32
 TOPIC = "ratchet"
 SWEEP_SCHEDULE = "0 */1 * * * *"
@@ -126,7 +129,7 @@ def event_grid_part(places: Places, *, azurite_log: Path, topic_key: str) -> Par
     command += ["--state", str(places.data / "eventgrid"), "--azurite-log", str(azurite_log)]
     command += ["--functions-host", places.app_url, "--function", FUNCTION]
     command += ["--subject-begins-with", f"/blobServices/default/containers/{TRAINING}/"]
-    command += ["--event-type", "Microsoft.Storage.BlobCreated", "--event-type", "Microsoft.Storage.BlobDeleted"]
+    command += [text for event_type in EVENT_TYPES for text in ("--event-type", event_type)]
     env = {"AzureWebJobsStorage": places.azurite.connection_string, "EVENTGRID_TOPIC_KEY": topic_key}
     return Part(
         name=EVENT_GRID,

@@ -90,15 +90,17 @@ ASKED_BY = {
 class LocalStack:
     """A running stack. A context manager that stops it; `stop` may be called any number of times."""
 
-    def __init__(self, places: Places, supervisor: Supervisor, host: Part, opened: contextlib.ExitStack) -> None:
+    def __init__(
+        self, places: Places, supervisor: Supervisor, host: Part, event_grid: Part, opened: contextlib.ExitStack
+    ) -> None:
+        self.places, self.supervisor = places, supervisor
+        self.host, self.event_grid = host, event_grid
         self.blob_connection_string = places.azurite.connection_string
         self.app_url = places.app_url
         self.mlflow_url = places.mlflow_url
         self.events_url = places.events_url
         self.events_file = events_file(places.data)
         self.log_dir = supervisor.log_dir
-        self._supervisor = supervisor
-        self._host = host
         self._opened = opened
 
     def __enter__(self) -> Self:
@@ -115,19 +117,19 @@ class LocalStack:
 
     def watch(self) -> None:
         """Blocks while everything runs. Raises PartFailed when a part ends by itself."""
-        self._supervisor.watch()
+        self.supervisor.watch()
 
     def kill_host(self) -> None:
         """SIGKILL to the functions host and its workers at once, as a crash of the machine would."""
-        self._supervisor.kill(HOST)
+        self.supervisor.kill(HOST)
 
     def start_host(self) -> None:
         """Starts the functions host again, on the same port and state. Raises PartFailed."""
-        self._supervisor.start(self._host)
+        self.supervisor.start(self.host)
 
     def host_pids(self) -> list[int]:
         """Process ids of the functions host and then of its workers. Raises HostSilent."""
-        return [self._supervisor.pid(HOST), *self.worker_pids()]
+        return [self.supervisor.pid(HOST), *self.worker_pids()]
 
     def worker_pids(self) -> list[int]:
         """Process ids of the host's workers. Raises HostSilent."""
@@ -178,8 +180,9 @@ def start_stack(
             subscribe(places.mlflow_url, places.app_url, webhook_secret)
         except WebhookNotMade as exc:  # a hint more or less: the app looks at the alias by itself, too
             say(str(exc))
-        supervisor.start(event_grid_part(places, azurite_log=supervisor.log("Azurite"), topic_key=topic_key))
-        return LocalStack(places, supervisor, host, opened.pop_all())
+        event_grid = event_grid_part(places, azurite_log=supervisor.log("Azurite"), topic_key=topic_key)
+        supervisor.start(event_grid)
+        return LocalStack(places, supervisor, host, event_grid, opened.pop_all())
 
 
 def _voices(*, quiet: bool, console: Console | None) -> tuple[Display, _Say]:

@@ -71,7 +71,9 @@ def _guarded(
     try:
         return (yield from _run(context, run, progress))
     except Exception as exc:
+        progress.leave()
         yield from call(context, progress, contracts.ABANDON, _finish(run, progress, "failed", short(str(exc))))
+        progress.give_up()
         raise
 
 

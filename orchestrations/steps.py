@@ -7,7 +7,7 @@ not known (a bug, a worker that died) is tried three times.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,15 +58,25 @@ class Progress:
     since: datetime | None = None
     done: int = 0
     total: int = 0
+    over: bool = False
 
     def enter(self, step: str, *, total: int = 0) -> None:
         """Says that `step` begins, and so that the one before it has ended."""
-        now: datetime = self.context.current_utc_datetime
-        if self.since is not None:
-            self.seconds.append(round((now - self.since).total_seconds(), 3))
-        self.step, self.since, self.total = step, now, total
+        self.leave()
+        self.step, self.since, self.total = step, self.context.current_utc_datetime, total
         self.busy.append(0.0)
         self.show(done=0)
+
+    def leave(self) -> None:
+        """Says that the present step has ended, well or not."""
+        if self.since is not None:
+            self.seconds = with_step(self.seconds, self.step, self.since, self.context.current_utc_datetime)
+            self.since = None
+
+    def give_up(self) -> None:
+        """Says that the run is over. An instance may outlive its run: it ends when the last of its activities has."""
+        self.over = True
+        self.show(done=self.done)
 
     def worked(self, seconds: float, executions: int = 1) -> None:
         """Adds activities' work to the present step."""
@@ -87,8 +97,18 @@ class Progress:
                 "total": self.total,
                 "since": self.since.isoformat() if self.since else "",
                 "problem": problem,
+                "over": self.over,
+                "seconds": self.seconds,
+                "busy": list(self.busy),
+                "executions": self.executions,
             }
         )
+
+
+def with_step(seconds: Sequence[float], step: str, since: datetime, now: datetime) -> list[float]:
+    """The seconds of the first steps of STEPS and those of `step`, unless the run left some out before that."""
+    follows = len(seconds) == STEPS.index(step)
+    return [*seconds, round((now - since).total_seconds(), 3)] if follows else list(seconds)
 
 
 def call(

@@ -12,7 +12,6 @@ from typing import Any
 import azure.durable_functions as df
 import azure.functions as func
 
-from activities.contracts import Finish
 from activities.live import read_champion
 from activities.settle import abandon
 from activities.waiting import read_waiting
@@ -102,8 +101,7 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableOrchestrationClien
     A step that has begun comes to its end, and nobody waits for it.
     """
     pipeline, run = known_pipeline(req), req.route_params["run"]
-    started = await stop_run(client, pipeline, run)
-    finish = Finish(pipeline, run, started, "cancelled", "Cancelled on request.")
+    finish = await stop_run(client, pipeline, run)
     await asyncio.to_thread(abandon, finish, services.dependencies())
     return answer_json({"pipeline": pipeline, "run": run, "outcome": "cancelled"})
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import azure.durable_functions as df
 
-from activities.contracts import RetrainRequest
+from activities.contracts import Finish, RetrainRequest
+from activities.dependencies import utc_now
 from models.errors import RatchetError, bounded
 from orchestrations.retrain import FORCE, RETRAIN, instance_id
+from orchestrations.steps import with_step
 
 FORCE_TRIES = 3
 STOP_LOOKS, STOP_LOOK_SECONDS = 100, 0.1
@@ -73,21 +76,48 @@ async def force_run(client: df.DurableOrchestrationClient, pipeline: str) -> boo
     raise RunsKeepEnding(pipeline)
 
 
-async def stop_run(client: df.DurableOrchestrationClient, pipeline: str, run: str) -> str:
-    """Terminates the pipeline's instance if it is at this run; when the run had started. Raises NotUnderWay."""
+async def stop_run(client: df.DurableOrchestrationClient, pipeline: str, run: str) -> Finish:
+    """Terminates the pipeline's instance if it is at this run; how far that had come. Raises NotUnderWay."""
     status = await run_status(client, pipeline)
     progress = status["progress"] if status is not None else None
     if status is None or status["runtime"] not in ACTIVE or not progress or progress["run"] != run:
         raise NotUnderWay(pipeline, run)
-    await client.terminate(instance_id(pipeline), f"run {run} was cancelled on request")
+    if await _terminated(client, pipeline, f"run {run} was cancelled on request") != "Terminated":
+        raise NotUnderWay(pipeline, run)
+    since = datetime.fromisoformat(progress["since"]) if progress["since"] else utc_now()
+    return Finish(
+        pipeline,
+        run,
+        progress["started"],
+        "cancelled",
+        "Cancelled on request.",
+        seconds=tuple(with_step(progress.get("seconds", ()), progress["step"], since, utc_now())),
+        busy=tuple(progress.get("busy", ())),
+        executions=progress.get("executions", 0),
+    )
+
+
+async def is_under_way(client: df.DurableOrchestrationClient, pipeline: str) -> bool:
+    """Whether a run is. An instance whose run is over, but which a step that hangs keeps from ending, is ended."""
+    status = await run_status(client, pipeline)
+    if status is None or status["runtime"] not in ACTIVE:
+        return False
+    if not (status["progress"] or {}).get("over"):
+        return True
+    return await _terminated(client, pipeline, "its run was given up") in ACTIVE
+
+
+async def _terminated(client: df.DurableOrchestrationClient, pipeline: str, why: str) -> str:
+    """The status in which the pipeline's instance has ended; an active one when it is slow to end."""
+    await client.terminate(instance_id(pipeline), why)
+    runtime = ""
     for _ in range(STOP_LOOKS):
         status = await run_status(client, pipeline)
-        if status is None or status["runtime"] not in ACTIVE:
+        runtime = status["runtime"] if status is not None else ""
+        if runtime not in ACTIVE:
             break
         await asyncio.sleep(STOP_LOOK_SECONDS)
-    if status is not None and status["runtime"] != "Terminated":
-        raise NotUnderWay(pipeline, run)
-    return str(progress["started"])
+    return runtime
 
 
 def task_hub(client: df.DurableOrchestrationClient) -> str:

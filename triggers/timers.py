@@ -11,7 +11,7 @@ import azure.functions as func
 from activities.collect import collect
 from activities.sweep import free, look_over
 from triggers import services
-from triggers.runs import ACTIVE, ensure_run, run_status, task_hub
+from triggers.runs import ensure_run, is_under_way, task_hub
 
 blueprint = df.Blueprint()
 log = logging.getLogger("ratchet.sweep")
@@ -43,8 +43,7 @@ async def _sweep(pipeline: str, client: df.DurableOrchestrationClient) -> None:
     if found.changes:
         log.warning("%s: %d changes in the container had not been noticed", pipeline, found.changes)
     # Asked after the claims were read: a run that begins in between has claims of its own, which are not touched.
-    status = await run_status(client, pipeline)
-    if status is not None and status["runtime"] in ACTIVE:
+    if await is_under_way(client, pipeline):
         return
     freed = await asyncio.to_thread(free, found.claims, to, hub=task_hub(client))
     if found.due or freed or found.stale or found.scheduled:

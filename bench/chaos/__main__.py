@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +19,10 @@ from rich.table import Table
 from bench.chaos.arena import arena
 from bench.chaos.customer import Customer
 from bench.chaos.game import Game, Result
-from bench.chaos.scenarios import FAMILIES, plan
+from bench.chaos.scenarios import FAMILIES, Scenario, plan
+
+LANES = 2
+"""Stacks that play side by side."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,29 +32,70 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=7, metavar="N")
     parser.add_argument("--family", choices=list(FAMILIES), help="this family alone")
     parser.add_argument("--part", metavar="A:B", default=":", help="only these of the plan, as a Python slice")
+    parser.add_argument("--lanes", type=int, default=LANES, metavar="N", help="stacks that play side by side")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and data here")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, width=150)
-    results: list[Result] = []
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ratchet-chaos-") as temporary:
-        folder = arguments.keep or Path(temporary)
-        with arena(folder) as stack, Customer(stack) as customer:
-            game = Game(stack, customer, seed=arguments.seed)
-            game.open()
-            start, _, stop = arguments.part.partition(":")
-            part = slice(int(start) if start else None, int(stop) if stop else None)
-            for scenario in plan(arguments.scenarios, seed=arguments.seed, only=arguments.family)[part]:
-                result = game.play(scenario)
-                results.append(result)
-                _say(result, console)
+    start, _, stop = arguments.part.partition(":")
+    part = slice(int(start) if start else None, int(stop) if stop else None)
+    scenarios = plan(arguments.scenarios, seed=arguments.seed, only=arguments.family)[part]
+    with ExitStack() as opened:
+        folder = arguments.keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-chaos-")))
+        games = [_game(opened, folder / f"lane-{lane}", arguments.seed) for lane in range(arguments.lanes)]
+        results = []
+        for result in played(games, scenarios):
+            results.append(result)
+            _say(result, console)
     console.print(table(results))
     console.print(f"{len(results)} scenarios, seed {arguments.seed}, {time.monotonic() - started:.0f} s")
     return int(any(result.lost for result in results))
 
 
+def _game(opened: ExitStack, folder: Path, seed: int) -> Game:
+    pipelines = folder / "pipelines"
+    pipelines.mkdir(parents=True)
+    stack = opened.enter_context(arena(folder / "data", pipelines))
+    return Game(stack, opened.enter_context(Customer(stack)), seed=seed)
+
+
+def played(games: Sequence[Game], scenarios: Sequence[Scenario]) -> Iterator[Result]:
+    """All scenarios, in the plan's order, each by whichever game is free: most of a scenario is waiting."""
+    waiting, came = deque(scenarios), SimpleQueue[Result | Exception | None]()
+
+    def play(game: Game) -> None:
+        try:
+            game.open()
+            while (scenario := _next(waiting)) is not None:
+                came.put(game.play(scenario))
+            came.put(None)
+        except Exception as exc:
+            came.put(exc)
+
+    for number, game in enumerate(games):
+        # Daemons: when this process is told to end, their stacks are stopped under them.
+        threading.Thread(target=play, args=(game,), name=f"lane-{number}", daemon=True).start()
+    playing = len(games)
+    while playing:
+        result = came.get()
+        if isinstance(result, Exception):
+            raise result
+        if result is None:
+            playing -= 1
+        else:
+            yield result
+
+
+def _next(waiting: deque[Scenario]) -> Scenario | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
 def table(results: Sequence[Result]) -> Table:
     """A row for each family and one for all."""
+    results = sorted(results, key=lambda result: result.scenario.number)
     made = Table(
         "family", "scenarios", "partitions", "runs", "faults", "losses", "answers", "again", "errors", "s each"
     )

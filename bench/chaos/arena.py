@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import threading
-import urllib.error
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from azure.storage.blob import BlobServiceClient
 
 from bench.chaos.proxy import FaultProxy
-from devhost.azurite import AzuritePorts, azurite_part
+from devhost.azurite import AzuritePorts
 from devhost.ports import free_ports
-from devhost.supervisor import Part, Supervisor
-from local.parts import CONTAINERS, EVENT_GRID, HOST, REPOSITORY, Places, event_grid_part, host_part, mlflow_part
+from devhost.probes import http_probe
+from devhost.supervisor import Part
+from local.parts import EVENT_GRID, HOST
+from local.stack import HostSilent, LocalStack, Ports, start_stack
 
 SECOND_HOST = "Functions 2"
-STORAGE_TIMEOUT_SECONDS = 2
 START_SECONDS = 600.0
-"""MLflow may take minutes where the machine is busy with other things."""
+"""A host that is started again may take minutes where the machine is busy with other things."""
+NOTICED_SECONDS, POLL_SECONDS = 10.0, 0.02
 SKEW = Path(__file__).parent / "skew"
 """A directory for PYTHONPATH, whose sitecustomize sets the app's clock wrong."""
-TOPIC_KEY = "chaos"
-WEBHOOK_SECRET = "a webhook secret"  # noqa: S105 (of a stack that lives for minutes on loopback)
+OUTSIDE = "outside"
+"""A container that nobody watches, to copy from."""
+ENVIRONMENT: Mapping[str, str] = {
+    "RATCHET_POINTER_TTL_SECONDS": "0.2",
+    "RATCHET_STORAGE_TIMEOUT_SECONDS": "2",  # less than a request may hang
+    "RATCHET_TRAINING_THREADS": "1",
+    "RATCHET_SWEEP_SCHEDULE": "0 0 0 1 1 *",  # by hand: see sweep()
+}
 
 
 @dataclass(slots=True)
 class Arena:
-    """A running stack. `app_url` is the first host's."""
+    """A running stack, the directory of its pipelines' files, and what stands before its storage and its registry."""
 
-    supervisor: Supervisor
-    places: Places
+    stack: LocalStack
     pipelines: Path
     blob: FaultProxy
     table: FaultProxy
     mlflow: FaultProxy
+    second_port: int
     events: tuple[str, ...] = ()
     skew: int = 0
     two_hosts: bool = False
@@ -53,29 +60,30 @@ class Arena:
 
     @property
     def app_url(self) -> str:
-        return self.places.app_url
+        """Of the first host."""
+        return self.stack.app_url
 
     @property
     def storage(self) -> str:
         """Connection string past the proxy."""
-        return self.places.azurite.connection_string
+        return self.stack.blob_connection_string
 
     def set(self, *, events: tuple[str, ...], seed: int, skew: int, two_hosts: bool) -> None:
         """Restarts what has to be, so that the stack has this setting."""
         if skew != self.skew:
             self.skew = skew
-            self.supervisor.stop(HOST)
-            self.supervisor.start(self._host())
+            self.stack.supervisor.stop(HOST)
+            self.stack.supervisor.start(self._host())
         if events != self.events:
             self.events = events
-            self.supervisor.stop(EVENT_GRID)
-            self.supervisor.start(self._event_grid(seed))
+            self.stack.supervisor.stop(EVENT_GRID)
+            self.stack.supervisor.start(self._event_grid(seed))
         if two_hosts != self.two_hosts:
             self.two_hosts = two_hosts
             if two_hosts:
-                self.supervisor.start(self._second_host())
+                self.stack.supervisor.start(self._second_host())
             else:
-                self.supervisor.stop(SECOND_HOST)
+                self.stack.supervisor.stop(SECOND_HOST)
 
     def kill(self, victim: str) -> None:
         """SIGKILL to all workers of the first host, or to the host and its workers; a host is started again."""
@@ -88,26 +96,29 @@ class Arena:
 
     def _kill(self, victim: str) -> None:
         if victim == "workers":
-            for pid in self.worker_pids():
+            killed = self.worker_pids()
+            for pid in killed:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            # Until the host has seen it, it gives them requests; the customer makes such a one again.
+            deadline = time.monotonic() + NOTICED_SECONDS
+            while set(killed) & set(self.worker_pids()) and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
             return
         self.down.set()
-        self.supervisor.kill(HOST)
-        self.supervisor.start(self._host())
+        self.stack.supervisor.kill(HOST)
+        self.stack.supervisor.start(self._host())
         self.down.clear()
 
     def worker_pids(self) -> list[int]:
         """None while the host does not answer: it is down, or starts."""
-        try:
-            with urllib.request.urlopen(f"{self.app_url}/admin/host/status", timeout=5) as answer:  # noqa: S310
-                return [int(worker["pid"]) for worker in json.load(answer)["workers"]]
-        except (OSError, http.client.HTTPException, ValueError):
-            return []
+        with contextlib.suppress(HostSilent):
+            return self.stack.worker_pids()
+        return []
 
     def sweep(self) -> None:
         """Runs the sweep of every host now, as its timer would."""
-        ports = [self.places.app] + ([self._second_places().app] if self.two_hosts else [])
+        ports = [self.stack.places.app, *([self.second_port] if self.two_hosts else [])]
         for port in ports:
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/admin/functions/sweep",
@@ -121,65 +132,49 @@ class Arena:
                 pass
 
     def _host(self) -> Part:
-        return self._host_at(self.places)
-
-    def _host_at(self, places: Places) -> Part:
-        storage = AzuritePorts(blob=self.blob.port, queue=places.azurite.queue, table=self.table.port)
-        env = {
-            "AzureWebJobsStorage": storage.connection_string,
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.mlflow.port}",
-            "RATCHET_PIPELINES_DIR": str(self.pipelines),
-            "RATCHET_POINTER_TTL_SECONDS": "0.2",
-            "RATCHET_STORAGE_TIMEOUT_SECONDS": str(STORAGE_TIMEOUT_SECONDS),
-            "RATCHET_TRAINING_THREADS": "1",
-            "RATCHET_SWEEP_SCHEDULE": "0 0 0 1 1 *",  # by hand: see sweep()
-        }
-        if self.skew:
-            env |= {"PYTHONPATH": str(SKEW), "CHAOS_CLOCK_SKEW_SECONDS": str(self.skew)}
-        part = host_part(
-            places, app_dir=REPOSITORY, workers=2, topic_key=TOPIC_KEY, webhook_secret=WEBHOOK_SECRET, env=env
-        )
-        return replace(part, ready_within=START_SECONDS)
-
-    def _second_places(self) -> Places:
-        return replace(self.places, data=self.places.data / "second", app=self._second_port)
-
-    @property
-    def _second_port(self) -> int:
-        return int((self.places.data / "second-port").read_text())
+        host = replace(self.stack.host, ready_within=START_SECONDS)
+        if not self.skew:
+            return host
+        return replace(host, env={**host.env, "PYTHONPATH": str(SKEW), "CHAOS_CLOCK_SKEW_SECONDS": str(self.skew)})
 
     def _second_host(self) -> Part:
-        part = self._host_at(self._second_places())
-        hub = {"AzureFunctionsJobHost__extensions__durableTask__hubName": "RatchetHub2"}
-        return replace(part, name=SECOND_HOST, log_name="host-2", env={**part.env, **hub})
+        """With a task hub, a port and a state of its own; what is said last on a command line counts."""
+        first, data = self._host(), self.stack.places.data / "second"
+        own = {
+            "AzureFunctionsJobHost__extensions__durableTask__hubName": "RatchetHub2",
+            "RATCHET_CACHE_DIR": str(data / "cache"),
+        }
+        url = f"http://127.0.0.1:{self.second_port}"
+        return replace(
+            first,
+            name=SECOND_HOST,
+            log_name="host-2",
+            command=[*first.command, "--port", str(self.second_port), "--state", str(data / "host")],
+            probe=http_probe(f"{url}/admin/host/status"),
+            url=url,
+            env={**first.env, **own},
+        )
 
     def _event_grid(self, seed: int) -> Part:
-        part = event_grid_part(self.places, azurite_log=self.supervisor.log("Azurite"), topic_key=TOPIC_KEY)
+        part = self.stack.event_grid
         faults = [text for fault in self.events for text in ("--fault", fault)]
-        return replace(part, command=[*part.command, "--seed", str(seed), *faults], ready_within=START_SECONDS)
+        command = [*part.command, "--seed", str(seed), *faults]
+        return replace(part, command=command, ready_within=START_SECONDS)
 
 
 @contextlib.contextmanager
-def arena(folder: Path) -> Iterator[Arena]:
-    """A stack below `folder`, on free ports."""
-    pipelines = folder / "pipelines"
-    pipelines.mkdir(parents=True)
+def arena(folder: Path, pipelines: Path, env: Mapping[str, str] = ENVIRONMENT) -> Iterator[Arena]:
+    """A stack below `folder`, on free ports, with `env` as the app's settings besides."""
     blob, queue, table, app, mlflow, events, blob_front, table_front, mlflow_front, second = free_ports(10)
-    places = Places(folder / "data", AzuritePorts(blob=blob, queue=queue, table=table), app, mlflow, events)
-    places.data.mkdir()
-    (places.data / "second-port").write_text(str(second))
+    storage = AzuritePorts(blob=blob_front, queue=queue, table=table_front).connection_string
+    fronts = {"AzureWebJobsStorage": storage, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_front}"}
+    env = {**fronts, "RATCHET_PIPELINES_DIR": str(pipelines), **env}
     with (
-        Supervisor(folder / "logs") as supervisor,
         FaultProxy(blob_front, blob) as before_blobs,
         FaultProxy(table_front, table) as before_tables,
         FaultProxy(mlflow_front, mlflow) as before_mlflow,
+        start_stack(folder, ports=Ports(blob, queue, table, app, mlflow, events), env=env, quiet=True) as stack,
+        BlobServiceClient.from_connection_string(stack.blob_connection_string) as service,
     ):
-        registry = replace(mlflow_part(places), ready_within=START_SECONDS)
-        supervisor.start(azurite_part(places.data / "azurite", places.azurite), registry)
-        with BlobServiceClient.from_connection_string(places.azurite.connection_string) as service:
-            for name in (*CONTAINERS, "outside"):
-                service.create_container(name)
-        made = Arena(supervisor, places, pipelines, before_blobs, before_tables, before_mlflow)
-        supervisor.start(made._host())
-        supervisor.start(made._event_grid(0))
-        yield made
+        service.create_container(OUTSIDE)
+        yield Arena(stack, pipelines, before_blobs, before_tables, before_mlflow, second)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobBlock, BlobServiceClient
 
-from bench.chaos.arena import Arena
+from bench.chaos.arena import OUTSIDE, Arena
 from bench.chaos.customer import Customer
 from bench.chaos.proxy import FAIR, Trap, Weather
 from bench.chaos.referee import Referee, Verdict
@@ -23,7 +23,7 @@ from bench.chaos.uploads import SPEC, Script, Upload, script
 from devhost.eventgrid.faults import parse_faults
 
 CANARY = "canary"
-"""A pipeline that is live from the start and asked throughout."""
+"""The pipeline that is live from the start and asked throughout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +45,37 @@ class Result:
 class Game:
     """Plays scenarios in one arena."""
 
-    def __init__(self, arena: Arena, customer: Customer, *, seed: int) -> None:
-        self._arena, self._customer, self._seed = arena, customer, seed
+    def __init__(self, arena: Arena, customer: Customer, *, seed: int, canary: str = CANARY) -> None:
+        self._arena, self._customer, self._seed, self._canary = arena, customer, seed, canary
         self._storage = BlobServiceClient.from_connection_string(arena.storage)
 
     def open(self) -> None:
         """Makes the canary live."""
-        self._write_spec(CANARY)
+        self._write_spec(self._canary)
         started, first = time.monotonic(), script(0)
-        self._upload_all(CANARY, first)
-        verdict = Referee(self._arena, CANARY).judge(first, started=started)
+        self._upload_all(self._canary, first)
+        verdict = Referee(self._arena, self._canary).judge(first, started=started)
         if verdict.losses:
             raise RuntimeError(f"the stack does not work even without faults: {verdict.losses}")
-        self._customer.ask_about(CANARY)
+        self._customer.ask_about(self._canary)
 
     def play(self, scenario: Scenario) -> Result:
-        """One scenario, from its pipeline's file to the verdict; the file is taken away again."""
+        """One scenario, from its pipeline's file to the verdict; what breaks the game itself is a loss, too."""
+        started = time.monotonic()
+        try:
+            return self._play(scenario)
+        except Exception as exc:
+            verdict = Verdict((f"{type(exc).__name__}: {exc}",), 0, 0, time.monotonic() - started)
+            return Result(scenario, verdict, Counter(), 0, 0, Counter())
+        finally:
+            (self._arena.pipelines / f"{scenario.pipeline}.yaml").unlink(missing_ok=True)
+
+    def _play(self, scenario: Scenario) -> Result:
         events = EVENT_FAULTS if scenario.events else ()
         self._arena.set(events=events, seed=self._seed, skew=scenario.skew, two_hosts=scenario.two_hosts)
         name, todo = scenario.pipeline, script(scenario.seed)
         self._write_spec(name)
-        self._customer.ask_about(CANARY, name)
+        self._customer.ask_about(self._canary, name)
         self._customer.take()
         started, killed = time.monotonic(), self._arena.killed
         with self._faults(scenario):
@@ -77,9 +87,8 @@ class Game:
         faults["down"] = int(bool(scenario.storage_down)) + int(bool(scenario.registry_down))
         faults["skew"] = int(bool(scenario.skew))
         faults["second host"] = int(scenario.two_hosts)
-        self._customer.ask_about(CANARY)
+        self._customer.ask_about(self._canary)
         answers, repeated, errors = self._customer.take()
-        (self._arena.pipelines / f"{name}.yaml").unlink()
         del faults["trap"]  # it is counted as the kill that it was set for
         return Result(scenario, verdict, +faults, answers, repeated, errors)
 
@@ -140,7 +149,7 @@ class Game:
                 blob.stage_block(block, data)
             blob.commit_block_list([BlobBlock(block) for block in ids])
         elif upload.verb == "copy":
-            outside = self._storage.get_blob_client("outside", path)
+            outside = self._storage.get_blob_client(OUTSIDE, path)
             outside.upload_blob(upload.data, overwrite=True)
             blob.start_copy_from_url(outside.url)
         else:

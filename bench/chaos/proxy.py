@@ -139,7 +139,7 @@ class FaultProxy:
                     return
                 back = await asyncio.open_connection("127.0.0.1", self.upstream, limit=LIMIT_BYTES)
                 writers.append(back[1])
-                while (request := await read_message(reader)) is not None:
+                while (request := await _next_request(reader, back[0])) is not None:
                     if not await self._exchange(request, writer, *back):
                         return
         finally:
@@ -197,6 +197,18 @@ class FaultProxy:
             trap.sprung.set()
         _reset(writer)
         return False
+
+
+async def _next_request(reader: asyncio.StreamReader, back_reader: asyncio.StreamReader) -> bytes | None:
+    """None when either side has gone: that a server closes a connection which idles, its client has to see at once."""
+    asked, gone = asyncio.ensure_future(read_message(reader)), asyncio.ensure_future(back_reader.read(1))
+    try:
+        await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await asked if asked.done() else None
+    finally:
+        for each in (asked, gone):
+            each.cancel()
+        await asyncio.gather(asked, gone, return_exceptions=True)
 
 
 async def read_message(reader: asyncio.StreamReader, *, bodiless: bool = False) -> bytes | None:

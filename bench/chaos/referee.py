@@ -48,7 +48,7 @@ class Referee:
             connect(arena.storage, name) for name in ("training", "models", "runs")
         )
         self._ledger = TableClient.from_connection_string(arena.storage, "ledger")
-        self._mlflow = MlflowClient(arena.places.mlflow_url, arena.places.mlflow_url)
+        self._mlflow = MlflowClient(arena.stack.mlflow_url, arena.stack.mlflow_url)
 
     def judge(self, script: Script, *, started: float) -> Verdict:
         """Waits until nothing is left to do, sweeping now and then, and then looks."""

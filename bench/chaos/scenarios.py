@@ -88,6 +88,21 @@ def plan(count: int, *, seed: int, only: Family | None = None) -> list[Scenario]
     return sorted(scenarios, key=lambda scenario: (scenario.setting, scenario.number))
 
 
+def sample() -> Scenario:
+    """One that needs no process started anew but the local Event Grid's: every fault of storage, registry and events.
+
+    Its seed makes uploads of every kind, which come together: one run has them all, if events come in time.
+    """
+    return Scenario(
+        9001,
+        "all",
+        286,
+        storage=dict.fromkeys(FAULTS, 0.004),
+        registry=dict.fromkeys((kind for kind in FAULTS if kind != "hang"), 0.01),
+        events=True,
+    )
+
+
 def _shares(count: int) -> dict[Family, int]:
     """Every family at least once, the rest in the table's parts (largest remainder)."""
     total = sum(FAMILIES.values())

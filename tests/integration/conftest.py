@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from devhost.ports import free_ports
+from bench.chaos.arena import Arena, arena
 from local.parts import REPOSITORY
-from local.stack import LocalStack, Ports, start_stack
+from local.stack import LocalStack
 from tests.activities.world import SPEC
 from tests.integration.served import NAME, bring_live
 from tests.integration.shop import Shop
@@ -21,7 +21,8 @@ PROTOCOLS_SPEC = SPEC.replace("  town: category\n", "  town: category\n  visits:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """The stack with a proxy before its storage and its registry, which changes nothing until it is told to."""
     folder = tmp_path_factory.mktemp("stack")
     pipelines = folder / "pipelines"
     pipelines.mkdir()
@@ -34,11 +35,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         spec = spec.replace("longest_wait_seconds: 0}", "longest_wait_seconds: 5}")
         (pipelines / f"{name}.yaml").write_text(spec, encoding="utf-8")
     shutil.copy(REPOSITORY / "pipelines" / "flight-delays.yaml", pipelines)  # for the examples of docs/protocols.md
-    env = {"RATCHET_PIPELINES_DIR": str(pipelines), "RATCHET_POINTER_TTL_SECONDS": "0.2"}
+    env = {"RATCHET_POINTER_TTL_SECONDS": "0.2"}
     env["RATCHET_RECONCILE_SCHEDULE"] = "0 0 0 1 1 *"  # only when a test asks for it
-    ports = Ports(*free_ports(6))
-    with start_stack(folder / "data", ports=ports, env=env, quiet=True) as running:
+    with arena(folder / "data", pipelines, env) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stack(proxied: Arena) -> LocalStack:
+    return proxied.stack
 
 
 @pytest.fixture(scope="session")

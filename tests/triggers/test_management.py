@@ -9,6 +9,7 @@ from typing import Any
 import azure.functions as func
 import pytest
 
+from activities.contracts import STEPS
 from activities.uploads import claim
 from adapters.blobs import BlobNotFound
 from tests.activities.world import PIPELINE, SPEC, World, rows
@@ -88,8 +89,10 @@ class Platform:
         self.runtime = "Terminated"
 
     async def get_status(self, instance: str) -> Any:
-        custom = {"run": self.run, "started": "2026-01-01T00:00:00+00:00", "step": "train", "problem": ""}
-        custom |= dict.fromkeys(("index", "steps", "done", "total", "since"), "")
+        custom: dict[str, Any] = {"run": self.run, "started": "2026-01-01T00:00:00+00:00", "step": "train"}
+        custom |= dict.fromkeys(("index", "steps", "done", "total", "problem"), "")
+        custom |= {"since": "2026-01-01T00:01:00+00:00", "seconds": [1.0, 0.5, 2.0, 0.5, 2.0], "busy": [0.5] * 6}
+        custom |= {"executions": 7}
         runtime = None if self.runtime is None else SimpleNamespace(name=self.runtime)
         return SimpleNamespace(runtime_status=runtime, custom_status=custom, output=self.output)
 
@@ -151,6 +154,10 @@ async def test_a_cancelled_run_gives_its_claims_back_and_says_so(world: World) -
     assert world.ledger.state(path) == "pending"
     record = management._record(PIPELINE, run.run)
     assert (record["outcome"], record["sentence"]) == ("cancelled", "Cancelled on request.")
+    assert [step["name"] for step in record["steps"]] == list(STEPS[:6])
+    assert [step["seconds"] for step in record["steps"][:5]] == [1.0, 0.5, 2.0, 0.5, 2.0]
+    assert record["steps"][5]["seconds"] > 0
+    assert record["cost"]["executions"] == 7
 
 
 @pytest.mark.usefixtures("world")
