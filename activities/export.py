@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
@@ -68,16 +70,22 @@ def export(run: RunRef, to: Dependencies) -> Done:
 def holdout_frames(
     workspace: Workspace, dataset: dict[str, Any]
 ) -> Iterator[tuple[dict[str, Any], pl.DataFrame, np.ndarray[Any, Any]]]:
-    """The held out rows of each partition that has any, with the partition's entry and the rows' folds, by path."""
+    """The held out rows, some at a time, with their partition's entry and the rows' folds, by path."""
     from models.matrices import row_folds
-    from models.partitions import TIME, from_parquet
+    from models.parquet import row_groups
+    from models.partitions import TIME
 
     rule = HoldoutRule(**dataset["holdout"])
     for entry in dataset["partitions"]:
         if rule.by == "time" and entry["time_max"] < rule.since:
             continue
-        frame = from_parquet(workspace.blobs.get(workspace.clean_path(entry["key"])).data)
-        folds = row_folds(frame, key=entry["path"])
-        held = rule.holds(frame[TIME].to_numpy(), folds)
-        if held.any():
-            yield entry, frame.filter(held), folds[held]
+        with TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "clean"
+            workspace.blobs.get_file(workspace.clean_path(entry["key"]), file)
+            before = 0
+            for frame in row_groups(file):
+                folds = row_folds(frame, key=entry["path"], before=before)
+                before += frame.height
+                held = rule.holds(frame[TIME].to_numpy(), folds)
+                if held.any():
+                    yield entry, frame.filter(held), folds[held]

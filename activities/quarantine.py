@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activities.dependencies import Dependencies
@@ -10,9 +11,9 @@ from activities.workspace import PlannedPartition, Workspace
 from adapters.events import Notice
 
 if TYPE_CHECKING:
-    from models.partitions import CleanPartition
+    from models.partitions import Tally
     from models.quality import Report
-    from models.reading import PartitionRejected
+    from models.rejection import PartitionRejected
 
 
 ROWS = "rows.parquet"
@@ -24,35 +25,34 @@ def set_file_aside(
     partition: PlannedPartition,
     rejection: PartitionRejected,
     to: Dependencies,
-    data: bytes | None = None,
+    upload: Path | None = None,
+    rows: Path | None = None,
 ) -> dict[str, Any]:
-    """Copies the file, if there is `data` of it, beside a report; the partition's outcome.
+    """Copies the file `upload`, if it was read, and its bad `rows`, if they could be told, beside a report.
 
-    The upload itself is the user's and stays where it is. Where the rows could be read, the bad ones are beside it too.
+    The partition's outcome. The upload itself is the user's and stays where it is.
     """
-    from models.partitions import to_parquet
     from models.quality import file_report
 
-    if data is not None:
-        to.blobs.put(workspace.quarantine_path(partition.path, partition.key, partition.name), data)
-    if rejection.partition is not None:
-        rows = workspace.quarantine_path(partition.path, partition.key, ROWS)
-        to.blobs.put(rows, to_parquet(rejection.partition.rejected))
+    if upload is not None:
+        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, partition.name), upload)
+    if rows is not None:
+        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
     path = _write(workspace, partition, file_report(rejection, name=partition.path), to)
     told = {"path": partition.path, "reason": str(rejection), "report": path}
     to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
     return {"state": "quarantined", "code": rejection.code, "reason": str(rejection), "report": path}
 
 
-def set_rows_aside(workspace: Workspace, partition: PlannedPartition, clean: CleanPartition, to: Dependencies) -> str:
-    """Stores the rejected rows beside a report, and gives the report's path."""
-    from models.partitions import to_parquet
+def set_rows_aside(
+    workspace: Workspace, partition: PlannedPartition, tally: Tally, rows: Path, to: Dependencies
+) -> str:
+    """Stores the rejected `rows` beside a report, and gives the report's path."""
     from models.quality import rows_report
 
-    rows = workspace.quarantine_path(partition.path, partition.key, ROWS)
-    to.blobs.put(rows, to_parquet(clean.rejected))
-    report = _write(workspace, partition, rows_report(clean, name=partition.path), to)
-    reason = f"{clean.rejected.height:,} of {clean.rows_read:,} rows cannot be used"
+    to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
+    report = _write(workspace, partition, rows_report(tally, name=partition.path), to)
+    reason = f"{tally.rejected:,} of {tally.rows_read:,} rows cannot be used"
     told = {"path": partition.path, "reason": reason, "report": report}
     to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
     return report

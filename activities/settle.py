@@ -56,7 +56,7 @@ def _give_back(row: Partition, planned: PlannedPartition | None, finish: Finish,
     workspace = to.workspace(finish.pipeline, finish.run)
     blamed = planned is not None and not workspace.is_judged(planned.key)
     if planned is not None and blamed and row.attempts + 1 >= MAX_ATTEMPTS:
-        from models.reading import PartitionRejected
+        from models.rejection import PartitionRejected
 
         why = f"could not be processed in {MAX_ATTEMPTS} runs; the last one said: {finish.sentence}"
         rejection = PartitionRejected(planned.name, "not_processed", why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from models.manifest import HoldoutRule
 
 if TYPE_CHECKING:
     from models.matrices import MatrixPart
+
+PART_ROWS = 500_000
+"""Rows whose memory is given back at once while LightGBM reads them: tens of megabytes."""
 
 
 def train(run: RunRef, to: Dependencies) -> Done:
@@ -49,9 +53,9 @@ def _parts(workspace: Workspace, dataset: dict[str, Any], folder: Path) -> list[
     """The dataset's matrices, by path, in files that are mapped into memory: they may be larger than it."""
     from models.matrices import MatrixPart
 
-    def part(entry: dict[str, str]) -> MatrixPart:
+    def parts(entry: dict[str, str]) -> list[MatrixPart]:
         file = folder / f"{entry['key']}.bin"
-        file.write_bytes(workspace.blobs.get(workspace.matrix_path(dataset["graph"], entry["key"])).data)
-        return MatrixPart.open(file)
+        workspace.blobs.get_file(workspace.matrix_path(dataset["graph"], entry["key"]), file)
+        return MatrixPart.open(file).cut(PART_ROWS)
 
-    return in_parallel(part, dataset["partitions"])
+    return list(chain.from_iterable(in_parallel(parts, dataset["partitions"])))

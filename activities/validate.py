@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from activities.contracts import Done, ItemRef
@@ -12,8 +14,8 @@ from activities.uploads import TRAINING
 from activities.workspace import PlannedPartition, Workspace
 from adapters.blobs import BlobArchived, BlobConflict, BlobNotFound
 
-MAX_FILE_BYTES = 1024**3
-"""Largest upload that is read: it is read whole, and a worker has some gigabytes."""
+MAX_FILE_BYTES = 2 * 1024**3
+"""Largest upload that is read: a worker's temporary disk holds it beside what is made of it."""
 CLOCKS_DIFFER = timedelta(days=1)
 """How far ahead of the run a row may be: whoever wrote it may live ahead of UTC and not have said so."""
 
@@ -29,48 +31,51 @@ def validate(item: ItemRef, to: Dependencies) -> Done:
     if workspace.is_judged(partition.key):
         return Done()
     if partition.size > MAX_FILE_BYTES:
-        from models.reading import PartitionRejected
+        from models.rejection import PartitionRejected
 
         rejection = PartitionRejected(partition.name, "too_large", f"has {partition.size:,} bytes; it was not read")
         workspace.write_outcome(partition.key, set_file_aside(workspace, partition, rejection, to))
         return Done()
-    try:
-        data = to.blobs.get(f"{TRAINING}/{partition.path}", if_match=partition.etag).data
-    except (BlobConflict, BlobNotFound):
-        workspace.write_gone(partition.key, "deleted or overwritten after the run had claimed it")
-        return Done()
-    except BlobArchived as exc:
-        from models.reading import PartitionRejected
+    with TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
+        upload = Path(folder) / "upload"
+        try:
+            to.blobs.get_file(f"{TRAINING}/{partition.path}", upload, if_match=partition.etag)
+        except (BlobConflict, BlobNotFound):
+            workspace.write_gone(partition.key, "deleted or overwritten after the run had claimed it")
+            return Done()
+        except BlobArchived as exc:
+            from models.rejection import PartitionRejected
 
-        rejection = PartitionRejected(partition.name, "not_readable", f"cannot be read: {exc}")
-        workspace.write_outcome(partition.key, set_file_aside(workspace, partition, rejection, to))
-        return Done()
-    workspace.write_outcome(partition.key, _outcome(workspace, partition, data, to))
+            rejection = PartitionRejected(partition.name, "not_readable", f"cannot be read: {exc}")
+            workspace.write_outcome(partition.key, set_file_aside(workspace, partition, rejection, to))
+            return Done()
+        workspace.write_outcome(partition.key, _outcome(workspace, partition, upload, to))
     return Done()
 
 
-def _outcome(workspace: Workspace, partition: PlannedPartition, data: bytes, to: Dependencies) -> dict[str, Any]:
-    from models.partitions import clean_partition, to_parquet
-    from models.profiles import ProfileError, profile
-    from models.reading import PartitionRejected
+def _outcome(workspace: Workspace, partition: PlannedPartition, upload: Path, to: Dependencies) -> dict[str, Any]:
+    from models.cleaning import clean_file
+    from models.profiles import ProfileError
+    from models.rejection import PartitionRejected
 
-    spec = workspace.spec()
-    name = partition.name
+    name, clean, rejected = partition.name, upload.with_name("clean"), upload.with_name("rejected")
+    latest = workspace.started() + CLOCKS_DIFFER
     try:
-        clean = clean_partition(data, name=name, spec=spec, latest=workspace.started() + CLOCKS_DIFFER)
-        summary = profile(clean.frame, spec)
+        cleaned = clean_file(upload, clean=clean, rejected=rejected, name=name, spec=workspace.spec(), latest=latest)
     except PartitionRejected as exc:
-        return set_file_aside(workspace, partition, exc, to, data)
+        rows = rejected if exc.tally is not None else None
+        return set_file_aside(workspace, partition, exc, to, upload, rows)
     except ProfileError as exc:
         rejection = PartitionRejected(name, "too_many_categories", f"cannot be used: {exc}", columns=[exc.column])
-        return set_file_aside(workspace, partition, rejection, to, data)
-    report = set_rows_aside(workspace, partition, clean, to) if clean.rejected.height else ""
-    to.blobs.put(workspace.clean_path(partition.key), to_parquet(clean.frame))
+        return set_file_aside(workspace, partition, rejection, to, upload)
+    tally = cleaned.tally
+    report = set_rows_aside(workspace, partition, tally, rejected, to) if tally.rejected else ""
+    to.blobs.put_file(workspace.clean_path(partition.key), clean)
     return {
         "state": "clean",
-        "rows": clean.frame.height,
-        "rejected": clean.rejected.height,
-        "left_out": clean.left_out,
+        "rows": tally.clean,
+        "rejected": tally.rejected,
+        "left_out": tally.left_out,
         "report": report,
-        "profile": summary.to_dict(),
+        "profile": cleaned.profile.to_dict(),
     }

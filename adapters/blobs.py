@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from models.errors import RatchetError
@@ -69,6 +70,10 @@ class BlobStore(Protocol):
         """
         ...
 
+    def get_file(self, path: str, file: Path, *, if_match: str | None = None) -> None:
+        """Writes the whole blob to `file`, however large it is. Raises what `get` does."""
+        ...
+
     def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
         """The blob, or None when its eTag still is `etag` (a conditional GET). Raises BlobNotFound."""
         ...
@@ -83,6 +88,10 @@ class BlobStore(Protocol):
         content_type: str = "application/octet-stream",
     ) -> str:
         """Writes the blob, creating its container when missing, and returns the new eTag. Raises BlobConflict."""
+        ...
+
+    def put_file(self, path: str, file: Path) -> None:
+        """Writes the content of `file`, however large it is."""
         ...
 
     def exists(self, path: str) -> bool:

@@ -8,7 +8,7 @@ import polars as pl
 
 from models.cells import TypedColumn
 from models.errors import bounded
-from models.reading import PartitionRejected, RejectionCode
+from models.rejection import PartitionRejected, RejectionCode
 from models.spec import ColumnType, PipelineSpec, SpecError, line_of
 
 _TYPES: Mapping[ColumnType, pl.DataType] = {

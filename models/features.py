@@ -107,19 +107,31 @@ def feeds(frame: pl.DataFrame, spec: PipelineSpec) -> dict[str, np.ndarray[Any, 
     }
 
 
+class FeatureRows:
+    """The feature graph, ready to compute rows of the matrix."""
+
+    def __init__(self, graph: bytes, spec: PipelineSpec, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._spec = spec
+        self.width = len(spec.feature_columns)
+
+    def compute(self, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """float32 [N, F], C-contiguous: the clean frame's rows through the graph, in batches."""
+        matrix = np.empty((frame.height, self.width), np.float32)
+        for start in range(0, frame.height, BATCH_ROWS):
+            batch = frame.slice(start, BATCH_ROWS)
+            matrix[start : start + batch.height] = self._session.run([FEATURES], feeds(batch, self._spec))[0]
+        return matrix
+
+
 def compute_matrix(
     graph: bytes, frame: pl.DataFrame, spec: PipelineSpec, threads: int = 1
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32 [N, F], C-contiguous: the clean frame's rows through the graph, in batches."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    matrix = np.empty((frame.height, len(spec.feature_columns)), np.float32)
-    for start in range(0, frame.height, BATCH_ROWS):
-        batch = frame.slice(start, BATCH_ROWS)
-        matrix[start : start + batch.height] = session.run([FEATURES], feeds(batch, spec))[0]
-    return matrix
+    """float32 [N, F], C-contiguous: the clean frame's rows through the graph."""
+    return FeatureRows(graph, spec, threads=threads).compute(frame)
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import math
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
@@ -49,10 +49,7 @@ class MatrixPart:
     def to_bytes(self) -> bytes:
         """The five arrays as .npy, back to back after a magic line; equal parts give equal bytes."""
         buffer = io.BytesIO()
-        buffer.write(_MAGIC)
-        for name in _DTYPES:
-            array = np.ascontiguousarray(getattr(self, name))
-            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+        MatrixWriter(buffer, rows=len(self.x), columns=self.x.shape[1]).add(self)
         return buffer.getvalue()
 
     @classmethod
@@ -89,24 +86,76 @@ class MatrixPart:
                 raise ValueError("this is no matrix part: something follows its arrays")
         return cls(**arrays, mapped=mapped)
 
+    def cut(self, rows: int) -> list[Self]:
+        """The same rows as parts of at most so many, which give their memory back one by one."""
+        return [
+            replace(self, **{name: getattr(self, name)[start : start + rows] for name in _DTYPES})
+            for start in range(0, max(len(self.x), 1), rows)
+        ]
+
     def release(self) -> None:
         """Gives the memory of a mapped part back until it is read again."""
-        if self.mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapped.madvise(mmap.MADV_DONTNEED)
+        if self.mapped is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        base = _address(np.frombuffer(self.mapped, np.uint8))
+        for name in _DTYPES:
+            array = getattr(self, name)
+            start = _address(array) - base
+            # Whole pages: what is given back too much at the ends is read again when somebody needs it.
+            first = start - start % mmap.PAGESIZE
+            if array.nbytes:
+                self.mapped.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
 
 
-def matrix_part(x: np.ndarray[Any, np.dtype[np.float32]], frame: pl.DataFrame, *, key: str) -> MatrixPart:
-    """A clean frame's rows with their features `x`. `key` names the partition (for example its path)."""
+class MatrixWriter:
+    """Writes a part of `rows` rows and `columns` features into a stream, some rows at a time, as `open` reads it.
+
+    Equal rows give equal bytes, however they are cut.
+    """
+
+    def __init__(self, stream: BinaryIO, *, rows: int, columns: int) -> None:
+        self._stream = stream
+        stream.write(_MAGIC)
+        self._places: dict[str, int] = {}
+        for name, dtype in _DTYPES.items():
+            shape = (rows, columns) if name == "x" else (rows,)
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            self._places[name] = stream.tell()
+            stream.seek(math.prod(shape) * np.dtype(dtype).itemsize, io.SEEK_CUR)
+        stream.truncate()
+
+    def add(self, part: MatrixPart) -> None:
+        """Appends the rows of `part`."""
+        for name, place in self._places.items():
+            content = np.ascontiguousarray(getattr(part, name)).data
+            self._stream.seek(place)
+            self._stream.write(content)
+            self._places[name] = place + content.nbytes
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def matrix_part(
+    x: np.ndarray[Any, np.dtype[np.float32]], frame: pl.DataFrame, *, key: str, before: int = 0
+) -> MatrixPart:
+    """A clean frame's rows with their features `x`.
+
+    `key` names the partition (for example its path), and `before` is how many of its rows come before the frame's.
+    """
     ones = np.ones(frame.height, np.float32)
     return MatrixPart(
         x=x,
         y=frame[LABEL].to_numpy().astype(np.float64),
         time=frame[TIME].to_numpy(),
-        fold=row_folds(frame, key=key),
+        fold=row_folds(frame, key=key, before=before),
         weight=frame[WEIGHT].to_numpy().astype(np.float32) if WEIGHT in frame.columns else ones,
     )
 
 
-def row_folds(frame: pl.DataFrame, *, key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """float64 [N] in [0, 1): of each row's group, if the frame has groups; else of the row in the partition `key`."""
-    return frame[GROUP].to_numpy() if GROUP in frame.columns else folds(key, frame.height)
+def row_folds(frame: pl.DataFrame, *, key: str, before: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64 [N] in [0, 1): of each row's group, if the frame has groups; else of the row in the partition `key`,
+    where the frame begins behind `before` rows."""
+    return frame[GROUP].to_numpy() if GROUP in frame.columns else folds(key, frame.height, before=before)

@@ -1,38 +1,44 @@
-"""An uploaded file to a clean partition: typed feature columns, label and time; the rest with a reason per row.
+"""An uploaded file to clean partitions: typed feature columns, label and time; the rest with a reason per row.
 
-A row is either clean or rejected, never lost. A file that cannot be used as a whole is a PartitionRejected.
+A row is either clean or rejected, never lost. A file that cannot be used as a whole is a PartitionRejected. A file
+comes piece after piece, so that a huge one takes no more memory than a small one.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
 
 import polars as pl
 
 from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_column
+from models.cut_off import MIN_ROWS_TO_COMPARE, looks_cut_off
 from models.expressions import check_expressions, evaluate_over
 from models.folds import group_folds
 from models.labels import LABEL, class_texts, read_labels
-from models.reading import REASON, ROW, PartitionRejected, read_rows
+from models.reading import REASON, ROW, Batch, read_batches
+from models.rejection import PartitionRejected
 from models.spec import PipelineSpec
 
-__all__ = ["LABEL", "CleanPartition", "clean_partition", "from_parquet", "to_parquet"]
+__all__ = ["LABEL", "CleanPartition", "Tally", "clean_partition", "clean_pieces"]
 
-MIN_ROWS_TO_COMPARE = 3
-"""Fewer rows do not show what a column's values look like."""
 TIME = "__time"
 WEIGHT = "__weight"
 GROUP = "__group"
+SAMPLE_ROWS = 5
+"""Rejected rows that a report shows."""
 _LARGEST_WEIGHT = 1e30
 """LightGBM sums weights in float32 and float64; beyond this they are a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class CleanPartition:
-    """What became of a file's rows.
+    """What became of a file's rows, or of some consecutive ones.
 
     `frame`: the spec's inputs in order, then what else it carries (number, integer, boolean: Float64 with null for
     missing; timestamp: the same in seconds since 1970 UTC; category, text: String with '' for missing), then `__label`
@@ -50,44 +56,99 @@ class CleanPartition:
     left_out: int = 0
 
 
-def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datetime | None = None) -> CleanPartition:
-    """The clean and the rejected rows of the file `name` (.csv, .csv.gz, .parquet or .jsonl) with content `data`.
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of a file's rows, in numbers; `reasons` and `left_out` as in CleanPartition.
 
-    Rows later than `latest` are rejected: one that lies in the future would be the newest for ever, and so the only one
-    to judge by.
-    Raises PartitionRejected when the file cannot be used as a whole, SpecError when an expression of the spec can
-    be evaluated over no file at all.
+    `sample` has the first SAMPLE_ROWS of `rejected`; None before any piece was counted.
+    """
+
+    rows_read: int = 0
+    clean: int = 0
+    rejected: int = 0
+    left_out: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    sample: pl.DataFrame | None = None
+
+    def plus(self, piece: CleanPartition) -> Tally:
+        """The same with the file's next rows."""
+        counts = dict(self.reasons)
+        for reason, rows in piece.reasons.items():
+            counts[reason] = counts.get(reason, 0) + rows
+        shown = [piece.rejected] if self.sample is None else [self.sample, piece.rejected]
+        return Tally(
+            self.rows_read + piece.rows_read,
+            self.clean + piece.frame.height,
+            self.rejected + piece.rejected.height,
+            self.left_out + piece.left_out,
+            _most_frequent_first(counts),
+            pl.concat([rows.head(SAMPLE_ROWS) for rows in shown]).head(SAMPLE_ROWS),
+        )
+
+
+def clean_partition(data: bytes, *, name: str, spec: PipelineSpec, latest: datetime | None = None) -> CleanPartition:
+    """The pieces of `clean_pieces` as one, of a file with the content `data` that fits into memory."""
+    with tempfile.TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / "upload"
+        file.write_bytes(data)
+        pieces = list(clean_pieces(file, name=name, spec=spec, latest=latest))
+    tally = Tally()
+    for piece in pieces:
+        tally = tally.plus(piece)
+    frame, rejected = pl.concat([piece.frame for piece in pieces]), pl.concat([piece.rejected for piece in pieces])
+    return CleanPartition(frame, rejected, tally.rows_read, tally.reasons, tally.left_out)
+
+
+def clean_pieces(
+    file: Path, *, name: str, spec: PipelineSpec, latest: datetime | None = None
+) -> Iterator[CleanPartition]:
+    """The clean and the rejected rows of an upload, consecutive rows at a time, in the file's order.
+
+    `name` (.csv, .csv.gz, .parquet or .jsonl) says what the file is. Rows later than `latest` are rejected: one that
+    lies in the future would be the newest for ever, and so the only one to judge by.
+    Raises PartitionRejected when the file cannot be used as a whole, which may show only after its last piece;
+    SpecError when an expression of the spec can be evaluated over no file at all.
     """
     check_expressions(spec)
-    raw, fields = read_rows(data, name=name, columns=list(spec.columns))
+    tally, earlier = Tally(), 0
+    batches = read_batches(file, name=name, columns=list(spec.columns))
+    batch = next(batches)
+    while True:
+        following = next(batches, None)
+        problems = _cut_off(batch.rows, file, earlier, name, spec) if following is None else []
+        piece = _piece(batch, problems, tally.rows_read, name=name, spec=spec, latest=latest)
+        tally, earlier = tally.plus(piece), earlier + 1
+        yield piece
+        if following is None:
+            break
+        batch = following
+    if tally.rejected / tally.rows_read > spec.quality.maximum_bad_rows:
+        raise _too_many(name, tally, spec)
+
+
+def _piece(
+    batch: Batch,
+    problems: list[Problem],
+    before: int,
+    *,
+    name: str,
+    spec: PipelineSpec,
+    latest: datetime | None,
+) -> CleanPartition:
+    """The rows of one batch, `before` which the file has so many."""
+    raw = batch.rows
     typed = {column: read_column(raw[column], column, rule) for column, rule in spec.columns.items()}
-    label, problems = read_labels(typed, spec, name=name)
-    problems += [problem for column in typed.values() for problem in column.problems]
-    problems += [
+    label, every = read_labels(typed, spec, name=name)
+    every += [problem for column in typed.values() for problem in column.problems]
+    every += [
         *_times(typed, raw, spec, latest),
         *_weights(typed, raw, spec),
         *_groups(typed, spec),
-        *_ragged(raw, fields),
-        *_cut_off(raw, data, name, spec),
+        *_ragged(raw, batch.fields),
+        *problems,
     ]
     out = _left_out(typed, name, spec)
-    partition = _partition(raw, typed, label, [_within(problem, ~out) for problem in problems], out, spec)
-    share = partition.rejected.height / partition.rows_read
-    if share > spec.quality.maximum_bad_rows:
-        raise _too_many(name, partition, spec)
-    return partition
-
-
-def to_parquet(frame: pl.DataFrame) -> bytes:
-    """The frame as Parquet; equal frames give equal bytes."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", compression_level=3, statistics=False)
-    return buffer.getvalue()
-
-
-def from_parquet(data: bytes) -> pl.DataFrame:
-    """The frame that `to_parquet` wrote."""
-    return pl.read_parquet(io.BytesIO(data))
+    return _partition(raw, typed, label, [_within(problem, ~out) for problem in every], out, spec, before)
 
 
 def _left_out(typed: Mapping[str, TypedColumn], name: str, spec: PipelineSpec) -> pl.Series:
@@ -147,29 +208,35 @@ def _ragged(raw: pl.DataFrame, fields: pl.Series | None) -> list[Problem]:
     return [Problem("line: wrong number of fields", fields.is_not_null(), "line: ", fields.cast(pl.String), after)]
 
 
-def _cut_off(raw: pl.DataFrame, data: bytes, name: str, spec: PipelineSpec) -> list[Problem]:
+def _cut_off(raw: pl.DataFrame, file: Path, earlier: int, name: str, spec: PipelineSpec) -> list[Problem]:
     """A CSV's last row, when its line has no end and its last cell seems to be the beginning of one.
 
-    A boolean, category or text that no other row has and that others begin with ("f" among "false"), a timestamp that
-    is shorter than all others. A number that lost its last digits looks like any other: that cannot be told.
+    `raw` are the last rows of the file, and `earlier` batches come before them: they are read once more.
     """
     column = raw.columns[-1]
-    if column not in spec.columns or raw.height < MIN_ROWS_TO_COMPARE or not name.lower().endswith(".csv"):
+    if column not in spec.columns or not name.lower().endswith(".csv") or _has_a_last_line_end(file):
         return []
-    last, others = raw[column][-1], raw[column][:-1].drop_nulls()
-    if data.endswith((b"\n", b"\r")) or not last or others.is_empty():
+    last = raw[column][-1]
+    if not last or (not earlier and raw.height < MIN_ROWS_TO_COMPARE):
         return []
-    kind = spec.columns[column].type
-    begun = others.str.starts_with(last) & (others != last)
-    if kind == "timestamp":
-        cut = len(last) < int(others.str.len_chars().min() or 0)  # type: ignore[arg-type]
-    else:
-        cut = kind in {"boolean", "category", "text"} and last not in others and bool(begun.any())
-    if not cut:
+
+    def others() -> Iterator[pl.Series]:
+        yield raw[column][:-1]
+        if earlier:
+            for batch in islice(read_batches(file, name=name, columns=[column]), earlier):
+                yield batch.rows[column]
+
+    if not looks_cut_off(last, others(), spec.columns[column].type):
         return []
     rows = pl.zeros(raw.height, pl.Boolean, eager=True)
     rows[-1] = True
     return [Problem("line: cut off", rows, "line: it has no end, and ", as_text(raw[column]), " looks cut off")]
+
+
+def _has_a_last_line_end(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-1, io.SEEK_END)
+        return stream.read(1) in {b"\n", b"\r"}
 
 
 def _partition(
@@ -179,6 +246,7 @@ def _partition(
     every: Sequence[Problem],
     out: pl.Series,
     spec: PipelineSpec,
+    before: int,
 ) -> CleanPartition:
     problems = [problem for problem in every if problem.rows.any()]
     bad = pl.zeros(raw.height, pl.Boolean, eager=True)
@@ -189,14 +257,18 @@ def _partition(
     time = pl.zeros(raw.height, pl.Float64, eager=True) if spec.time is None else _kept(typed[spec.time].values, TIME)
     frame = pl.DataFrame([*kept, label, time.alias(TIME), *_extras(typed, spec)]).filter(~bad & ~out)
     reasons = _reasons(problems, bad)
-    rows = pl.int_range(1, raw.height + 1, dtype=pl.UInt32, eager=True).alias(ROW).filter(bad)
+    first = before + 1
+    rows = pl.int_range(first, first + raw.height, dtype=pl.UInt32, eager=True).alias(ROW).filter(bad)
     # A quarantine file that was mended and uploaded again carries these two; the new ones are meant.
     rejected = raw.drop(ROW, REASON, strict=False).filter(bad).select(rows, reasons, pl.all())
     counts: dict[str, int] = {}
     for problem in problems:
         counts[problem.key] = counts.get(problem.key, 0) + int(problem.rows.sum())
-    ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return CleanPartition(frame, rejected, raw.height, ordered, int(out.sum()))
+    return CleanPartition(frame, rejected, raw.height, _most_frequent_first(counts), int(out.sum()))
+
+
+def _most_frequent_first(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _kept(values: pl.Series, name: str) -> pl.Series:
@@ -226,14 +298,14 @@ def _reasons(problems: Sequence[Problem], bad: pl.Series) -> pl.Series:
     return pl.DataFrame(texts).select(joined.alias(REASON)).to_series()
 
 
-def _too_many(name: str, partition: CleanPartition, spec: PipelineSpec) -> PartitionRejected:
-    bad, rows = partition.rejected.height, partition.rows_read
-    frequent = "; ".join(f"{reason} ({count} rows)" for reason, count in list(partition.reasons.items())[:3])
+def _too_many(name: str, tally: Tally, spec: PipelineSpec) -> PartitionRejected:
+    bad, rows = tally.rejected, tally.rows_read
+    frequent = "; ".join(f"{reason} ({count} rows)" for reason, count in list(tally.reasons.items())[:3])
     return PartitionRejected(
         name,
         "too_many_bad_rows",
         f"has {bad} bad rows of {rows} ({bad / rows:.1%}; the pipeline allows {spec.quality.maximum_bad_rows:.1%}): "
         f"{frequent}",
-        columns=sorted({reason.partition(":")[0] for reason in partition.reasons} & set(spec.columns)),
-        partition=partition,
+        columns=sorted({reason.partition(":")[0] for reason in tally.reasons} & set(spec.columns)),
+        tally=tally,
     )

@@ -24,14 +24,14 @@ MAX_DISTINCT_CATEGORIES = 100_000
 
 
 class ProfileError(RatchetError):
-    """A column has too many categories to be counted. `column`, `distinct` and `limit` say which and how many."""
+    """A column has too many categories to be counted: `column` more than `limit`."""
 
-    def __init__(self, column: str, distinct: int, limit: int) -> None:
+    def __init__(self, column: str, limit: int) -> None:
         super().__init__(
-            f"`{column}` has {distinct} different values in one file, more than the {limit} that a category may have. "
+            f"`{column}` has more than the {limit} different values in one file that a category may have. "
             "It looks like an identifier: leave it out of the pipeline's features."
         )
-        self.column, self.distinct, self.limit = column, distinct, limit
+        self.column, self.limit = column, limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Profile:
 
 
 def profile(frame: pl.DataFrame, spec: PipelineSpec) -> Profile:
-    """Statistics of a clean partition's frame. Raises ProfileError for a category that is no category."""
+    """Statistics of a clean partition's frame, or of some of its rows."""
     kinds = {name: spec.columns[name].type for name in spec.inputs}
     numbers = [name for name, kind in kinds.items() if kind != "category"] + [LABEL] * (spec.task == "regression")
     return Profile(
@@ -96,6 +96,13 @@ def profile(frame: pl.DataFrame, spec: PipelineSpec) -> Profile:
         numbers={name: _numbers(frame[name]) for name in numbers},
         categories={name: _categories(frame[name]) for name, kind in kinds.items() if kind == "category"},
     )
+
+
+def check_categories(partition: Profile) -> None:
+    """Raises ProfileError when a category of one partition is no category."""
+    for column, counts in partition.categories.items():
+        if len(counts) > MAX_DISTINCT_CATEGORIES:
+            raise ProfileError(column, MAX_DISTINCT_CATEGORIES)
 
 
 def merge(profiles: Iterable[Profile]) -> Profile:
@@ -135,8 +142,6 @@ def _columns(one: Profile) -> tuple[set[str], set[str], set[str]]:
 
 def _categories(values: pl.Series) -> dict[str, int]:
     counts = values.alias("value").value_counts(name="rows")
-    if counts.height > MAX_DISTINCT_CATEGORIES:
-        raise ProfileError(values.name, counts.height, MAX_DISTINCT_CATEGORIES)
     return dict(sorted(zip(counts["value"].to_list(), counts["rows"].to_list(), strict=True)))
 
 

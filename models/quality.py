@@ -10,10 +10,9 @@ from models.errors import bounded
 from models.reading import REASON, ROW
 
 if TYPE_CHECKING:
-    from models.partitions import CleanPartition
-    from models.reading import PartitionRejected
+    from models.partitions import Tally
+    from models.rejection import PartitionRejected
 
-MAX_SAMPLE_ROWS = 5
 MAX_SAMPLE_COLUMNS = 60
 MAX_CELL_CHARACTERS = 100
 ADVICE = {
@@ -41,27 +40,27 @@ class Report:
     document: dict[str, Any]
 
 
-def quality_report(partition: CleanPartition) -> dict[str, Any]:
+def quality_report(tally: Tally) -> dict[str, Any]:
     """Rows read, clean, left out by the filter and rejected; the reasons with their counts, and the first such rows.
 
     Plain JSON types.
     """
     return {
-        "rows_read": partition.rows_read,
-        "clean": partition.rows_read - partition.rejected.height - partition.left_out,
-        "left_out": partition.left_out,
-        "rejected": partition.rejected.height,
-        "reasons": dict(partition.reasons),
-        "samples": _samples(partition),
+        "rows_read": tally.rows_read,
+        "clean": tally.clean,
+        "left_out": tally.left_out,
+        "rejected": tally.rejected,
+        "reasons": dict(tally.reasons),
+        "samples": _samples(tally),
     }
 
 
-def rows_report(partition: CleanPartition, *, name: str) -> Report:
+def rows_report(tally: Tally, *, name: str) -> Report:
     """The report on a file of which some rows were rejected."""
-    document = {"file": name, **quality_report(partition)}
-    lead = f"{partition.rejected.height:,} of {partition.rows_read:,} rows cannot be used; the others are in use."
+    document = {"file": name, **quality_report(tally)}
+    lead = f"{tally.rejected:,} of {tally.rows_read:,} rows cannot be used; the others are in use."
     after = "Correct these rows and upload them as a file of their own: the columns in front do no harm."
-    lines = [f"# {_inline(name)}", "", lead, "", *_rows(partition), "", after]
+    lines = [f"# {_inline(name)}", "", lead, "", *_rows(tally), "", after]
     return Report("\n".join(lines) + "\n", document)
 
 
@@ -81,14 +80,16 @@ def file_report(rejection: PartitionRejected, *, name: str) -> Report:
         "",
         ADVICE[rejection.code],
     ]
-    if rejection.partition is not None:
-        document |= quality_report(rejection.partition)
-        lines += ["", *_rows(rejection.partition)]
+    if rejection.tally is not None:
+        document |= quality_report(rejection.tally)
+        lines += ["", *_rows(rejection.tally)]
     return Report("\n".join(lines) + "\n", document)
 
 
-def _samples(partition: CleanPartition) -> list[dict[str, Any]]:
-    head = partition.rejected.head(MAX_SAMPLE_ROWS)
+def _samples(tally: Tally) -> list[dict[str, Any]]:
+    head = tally.sample
+    if head is None:
+        return []
     cells = {name: as_text(head[name]).to_list() for name in head.columns[2 : 2 + MAX_SAMPLE_COLUMNS]}
     return [
         {
@@ -103,15 +104,14 @@ def _samples(partition: CleanPartition) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(partition: CleanPartition) -> list[str]:
+def _rows(tally: Tally) -> list[str]:
     lines = ["| reason | rows |", "|---|---:|"]
-    lines += [f"| {_inline(reason)} | {count:,} |" for reason, count in partition.reasons.items()]
+    lines += [f"| {_inline(reason)} | {count:,} |" for reason, count in tally.reasons.items()]
     lines += ["", "| row | why |", "|---:|---|"]
-    head = partition.rejected.head(MAX_SAMPLE_ROWS)
-    for row, reason in zip(head[ROW].to_list(), head[REASON].to_list(), strict=True):
-        lines.append(f"| {row:,} | {_inline(reason)} |")
-    if partition.rejected.height > MAX_SAMPLE_ROWS:
-        lines.append(f"| | and {partition.rejected.height - MAX_SAMPLE_ROWS:,} more |")
+    samples = _samples(tally)
+    lines += [f"| {sample['row']:,} | {_inline(sample['reason'])} |" for sample in samples]
+    if tally.rejected > len(samples):
+        lines.append(f"| | and {tally.rejected - len(samples):,} more |")
     return lines
 
 

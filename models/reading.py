@@ -1,172 +1,98 @@
-"""Bytes of an uploaded file to the raw rows in it, or a PartitionRejected that says what is wrong with the file.
+"""An uploaded file to the raw rows in it, batch after batch, or a PartitionRejected that says what is wrong with it.
 
 CSV and JSON Lines come back as text, cell by cell, so that one bad cell can reject one row and not the file; Parquet
-keeps its own types. Every row of the file is in the frame: a reader that disagrees about the number of rows rejects
-the file rather than losing any.
+keeps its own types. Every row of the file is in a batch: a reader that disagrees about the number of rows rejects the
+file rather than losing any. No file is in memory as a whole.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-import zlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NoReturn
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn, cast
 
 import polars as pl
 
-from models.errors import RatchetError, bounded
+from models.errors import bounded
+from models.rejection import PartitionRejected, require_columns, unreadable
+from models.text_files import MAX_EXPANDED_BYTES, Text, check_text, gunzip
 
-if TYPE_CHECKING:
-    from models.partitions import CleanPartition
-
-RejectionCode = Literal[
-    "unknown_type",
-    "empty",
-    "not_readable",
-    "not_text",
-    "missing_columns",
-    "no_rows",
-    "too_many_bad_rows",
-    "too_many_categories",
-    "label_failed",
-    "filter_failed",
-    "not_processed",
-    "too_large",
-]
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 ROW = "__row"
 REASON = "__reason"
 
-MAX_EXPANDED_BYTES = 2 * 1024**3
-"""Largest size of a file once expanded: a small archive can hold more than any worker's memory."""
-MAX_EXPANSION = 200
-"""Largest ratio of a gzip file's content to its size, from MIN_BOMB_BYTES on: data is below 50, a bomb near 1,000."""
-MIN_BOMB_BYTES = 64 * 1024**2
-EXPANSION_STEP_BYTES = 1024**2
-"""How much is expanded between two looks at the limit."""
 BYTES_PER_CELL = 8
 """What a Parquet cell is reckoned at: run lengths can hide a billion of them in a kilobyte."""
-MAX_NAMED_COLUMNS = 40
-"""Most column names that a message lists."""
+BATCH_CELLS = 2**20
+"""How many cells of a Parquet file are read at once."""
 
 
-class PartitionRejected(RatchetError):
-    """A file cannot be used as a whole.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive raw rows of a file.
 
-    `name` is the file's, `code` the kind of mistake, `detail` a sentence about it, `columns` the columns concerned.
-    `partition` holds the rows when the file could be read but has too many bad ones.
+    `fields` (UInt32 [N]) is how many fields a CSV's line has where that is wrong, and null for the others; None where
+    all lines have as many as the header.
     """
 
-    def __init__(
-        self,
-        name: str,
-        code: RejectionCode,
-        detail: str,
-        *,
-        columns: Sequence[str] = (),
-        partition: CleanPartition | None = None,
-    ) -> None:
-        super().__init__(f"{name} {detail}")
-        self.name, self.code, self.detail = name, code, detail
-        self.columns, self.partition = tuple(columns), partition
+    rows: pl.DataFrame
+    fields: pl.Series | None = None
 
 
-def read_rows(data: bytes, *, name: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    """The raw rows of the file and, for CSV, how many fields each line has (UInt32 [N]) where that is wrong.
+def read_batches(file: Path, *, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    """The rows of `file` in its order; all batches have the same columns.
 
-    `name` decides the type by its extension; `columns` are the ones that must be there. The second is None when every
-    line has as many fields as the header; otherwise it is null for the rows that have. Raises PartitionRejected.
+    `name` decides the type by its extension; `columns` are the ones that must be there. Raises PartitionRejected.
     """
     kind = next((ext for ext in sorted(EXTENSIONS, key=len, reverse=True) if name.lower().endswith(ext)), None)
     if kind is None:
         raise PartitionRejected(name, "unknown_type", f"is of an unknown type; upload {', '.join(EXTENSIONS)}")
-    if not data:
+    if not file.stat().st_size:
         raise PartitionRejected(name, "empty", "is empty (0 bytes)")
     if kind == ".parquet":
-        return _read_parquet(data, name, columns), None
-    text = check_text(gunzip(data, name=name) if kind == ".csv.gz" else data, name=name)
-    return (_read_jsonl(text, name, columns), None) if kind == ".jsonl" else _read_csv(text, name, columns)
+        yield from _parquet_batches(file, name, columns)
+        return
+    with ExitStack() as stack:
+        stream: BinaryIO = stack.enter_context(file.open("rb"))
+        if kind == ".csv.gz":
+            expanded = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(prefix="ratchet-")))
+            gunzip(stream, expanded, name=name)
+            stream = expanded
+        text = check_text(stream, name=name)
+        yield from (_jsonl_batches if kind == ".jsonl" else _csv_batches)(text, name, columns)
 
 
-def gunzip(data: bytes, *, name: str, limit: int = MAX_EXPANDED_BYTES) -> bytes:
-    """`data` expanded (any number of gzip members), in steps, so that a bomb is stopped at `limit` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        for part in _expand(data):
-            size += len(part)
-            if size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * len(data)):
-                raise PartitionRejected(
-                    name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion"
-                )
-            parts.append(part)
-    except (zlib.error, EOFError) as exc:
-        raise PartitionRejected(
-            name, "not_readable", f"is not a whole gzip file ({bounded(exc)}); was the upload cut off?"
-        ) from exc
-    return b"".join(parts)
-
-
-def _expand(data: bytes) -> Iterator[bytes]:
-    rest = data
-    while rest.strip(b"\0"):
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof:
-            # At most one step comes out at once; what was not taken in yet is in unconsumed_tail.
-            part = member.decompress(rest, EXPANSION_STEP_BYTES)
-            rest = member.unconsumed_tail
-            if not part and not rest and not member.eof:
-                raise EOFError("it ends in the middle")
-            yield part
-        rest = member.unused_data
-
-
-def check_text(data: bytes, *, name: str) -> bytes:
-    """`data` as UTF-8 without a byte order mark, trailing blank lines and lone carriage returns as line ends."""
-    if data.startswith(b"\x1f\x8b"):
-        raise PartitionRejected(name, "not_text", "is compressed with gzip; name it .csv.gz")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise PartitionRejected(name, "not_text", "is UTF-16; save it as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = data.count(b"\n", 0, exc.start) + 1
-        raise PartitionRejected(
-            name, "not_text", f"is not UTF-8 text (line {line}, byte {exc.start}); save it as UTF-8"
-        ) from exc
-    if "\0" in text:
-        raise PartitionRejected(name, "not_text", "holds NUL characters, so it is not text; was it renamed?")
-    clean = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n \t")
-    if b"\n" not in clean and b"\r" in clean:
-        clean = clean.replace(b"\r", b"\n")
-    if not clean:
-        raise PartitionRejected(name, "empty", "holds nothing but blank lines")
-    return clean
-
-
-def _read_csv(text: bytes, name: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    first, _, body = text.partition(b"\n")
-    header = _header(first.decode().rstrip("\r"), name, columns)
+def _csv_batches(text: Text, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    first, after = text.first_line()
+    header = _header(first.decode(), name, columns)
     hint = "; its fields look separated by semicolons, use commas" if len(header) == 1 and ";" in header[0] else ""
     require_columns(name, columns, header, hint=hint)
-    if not body:
+    if after == text.end:
         raise PartitionRejected(name, "no_rows", "has a header and no rows")
+    for body in text.blocks(after, quoted=True):
+        yield _csv_batch(body, header, name)
+
+
+def _csv_batch(body: bytes, header: list[str], name: str) -> Batch:
     fields = _fields_per_line(body)
     numbered = ",".join(f"c{index}" for index in range(len(header))).encode()
     try:
         frame = pl.read_csv(numbered + b"\n" + body, infer_schema=False, truncate_ragged_lines=True)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
-        _unreadable(name, "is not well-formed CSV; look for a quotation mark that is not closed", exc)
+        unreadable(name, "is not well-formed CSV; look for a quotation mark that is not closed", exc)
     if frame.height != fields.len():
         raise PartitionRejected(
             name, "not_readable", f"is not well-formed CSV: {fields.len()} lines, {frame.height} rows; check its quotes"
         )
     frame.columns = header
     wrong = fields != len(header)
-    return frame, fields.set(~wrong, None) if wrong.any() else None
+    return Batch(frame, fields.set(~wrong, None) if wrong.any() else None)
 
 
 def _header(line: str, name: str, columns: Sequence[str]) -> list[str]:
@@ -190,28 +116,42 @@ def _fields_per_line(body: bytes) -> pl.Series:
     return pl.read_lines(skeleton).to_series().str.count_matches(",", literal=True) + 1
 
 
-def _read_jsonl(text: bytes, name: str, columns: Sequence[str]) -> pl.DataFrame:
-    lines = [line for line in text.split(b"\n") if line.strip()]
-    first = _json_object(lines[0], 1, name)
-    found = list(dict.fromkeys([*first, *columns]))
-    try:
-        frame = pl.read_ndjson(text, schema=dict.fromkeys(found, pl.String))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
-        for number, line in enumerate(text.split(b"\n"), 1):
-            if line.strip():
-                _json_object(line, number, name)
-        _unreadable(name, "is not JSON Lines (one object on each line)", exc)
-    if frame.height != len(lines):
-        raise PartitionRejected(
-            name, "not_readable", f"is not JSON Lines: {len(lines)} lines hold {frame.height} objects; use one a line"
+def _jsonl_batches(text: Text, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    found: list[str] = []
+    present: set[str] = set()
+    number = 1
+    for block in text.blocks(text.begin, quoted=False):
+        lines = [line for line in block.split(b"\n") if line.strip()]
+        if not found:
+            first = _json_object(lines[0], 1, name)
+            found = list(dict.fromkeys([*first, *columns]))
+            present.update(first)
+        frame = _json_rows(block, found, name, number, len(lines))
+        # A column that is null throughout is missing only if no line has its key.
+        present.update(
+            column
+            for column in found
+            if column not in present
+            and (frame[column].null_count() < frame.height or json.dumps(column).encode() in block)
         )
-    # A column that is null throughout is missing only if no line has its key.
-    present = [
-        column
-        for column in found
-        if column in first or frame[column].null_count() < frame.height or json.dumps(column).encode() in text
-    ]
-    require_columns(name, columns, present)
+        yield Batch(frame)
+        number += block.count(b"\n")
+    require_columns(name, columns, [column for column in found if column in present])
+
+
+def _json_rows(block: bytes, found: Sequence[str], name: str, number: int, objects: int) -> pl.DataFrame:
+    """The `objects` in the lines of `block`, the first of which is the file's line `number`."""
+    try:
+        frame = pl.read_ndjson(block, schema=dict.fromkeys(found, pl.String))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as exc:
+        for place, line in enumerate(block.split(b"\n"), number):
+            if line.strip():
+                _json_object(line, place, name)
+        unreadable(name, "is not JSON Lines (one object on each line)", exc)
+    if frame.height != objects:
+        raise PartitionRejected(
+            name, "not_readable", f"is not JSON Lines: {objects} lines hold {frame.height} objects; use one a line"
+        )
     return frame
 
 
@@ -228,43 +168,24 @@ def _json_object(line: bytes, number: int, name: str) -> dict[str, object]:
     return value
 
 
-def _read_parquet(data: bytes, name: str, columns: Sequence[str]) -> pl.DataFrame:
-    try:
-        found = list(pl.read_parquet_schema(io.BytesIO(data)))
-        require_columns(name, columns, found)
-        rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
-        if rows * len(found) * BYTES_PER_CELL > MAX_EXPANDED_BYTES:
-            raise PartitionRejected(name, "too_large", f"expands to more than {MAX_EXPANDED_BYTES} bytes")
-        frame = pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as exc:
-        _unreadable(name, "is not a readable Parquet file; was the upload cut off?", exc)
-    if frame.height == 0:
+def _parquet_batches(file: Path, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def read[T](what: Callable[[], T]) -> T:
+        try:
+            return what()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as exc:
+            unreadable(name, "is not a readable Parquet file; was the upload cut off?", exc)
+
+    scan = pl.scan_parquet(file, glob=False)
+    found = read(lambda: scan.collect_schema().names())
+    require_columns(name, columns, found)
+    rows = read(lambda: int(scan.select(pl.len()).collect().item()))
+    if rows * len(found) * BYTES_PER_CELL > MAX_EXPANDED_BYTES:
+        raise PartitionRejected(name, "too_large", f"expands to more than {MAX_EXPANDED_BYTES} bytes")
+    if rows == 0:
         raise PartitionRejected(name, "no_rows", "has columns and no rows")
-    return frame
-
-
-def require_columns(name: str, needed: Sequence[str], found: Sequence[str], *, hint: str = "") -> None:
-    """Raises PartitionRejected (missing_columns) unless every needed column was found."""
-    missing = [column for column in needed if column not in found]
-    if not missing:
-        return
-    listed = "column " if len(missing) == 1 else "columns "
-    listed += ", ".join(f"`{column}`" for column in missing[:MAX_NAMED_COLUMNS])
-    raise PartitionRejected(
-        name,
-        "missing_columns",
-        f"has no {listed}{hint}; the pipeline needs: {_names(needed)}; columns found: {_names(found)}",
-        columns=missing,
-    )
-
-
-def _names(columns: Sequence[str]) -> str:
-    shown = [bounded(column, 60) for column in columns[:MAX_NAMED_COLUMNS]]
-    more = f" and {len(columns) - len(shown)} more" if len(columns) > len(shown) else ""
-    return ", ".join(shown) + more
-
-
-def _unreadable(name: str, detail: str, exc: BaseException) -> NoReturn:
-    # The parser's first line says what is wrong; the others advise on its own options.
-    first = next(iter(str(exc).splitlines()), type(exc).__name__)
-    raise PartitionRejected(name, "not_readable", f"{detail} ({bounded(first, 200)})") from exc
+    step = max(1, BATCH_CELLS // len(found))
+    for start in range(0, rows, step):
+        frame = read(scan.slice(start, step).collect)
+        if frame.height != min(step, rows - start):
+            raise PartitionRejected(name, "not_readable", f"has fewer rows than the {rows:,} it says")
+        yield Batch(frame)

@@ -67,8 +67,10 @@ def rows(first_day: int, days: int = 10, *, seed: int = 0, per_day: int = 60, no
 class World:
     """One pipeline, `shops` if nothing else is said, with a run's steps as one call."""
 
-    def __init__(self, directory: Path, spec: str = SPEC, *, pipeline: str = PIPELINE) -> None:
-        self.blobs, self.ledger = MemoryBlobs(), MemoryLedger()
+    def __init__(
+        self, directory: Path, spec: str = SPEC, *, pipeline: str = PIPELINE, blobs: MemoryBlobs | None = None
+    ) -> None:
+        self.blobs, self.ledger = blobs or MemoryBlobs(), MemoryLedger()
         self.mlflow, self.events = MemoryRegistry(), Listener()
         self.outbox = Outbox(self.blobs, self.events)
         self.pipelines, self.pipeline = directory, pipeline
@@ -111,9 +113,18 @@ class World:
 
     def upload(self, name: str, data: bytes) -> str:
         """An upload and its event; the partition's path."""
+        self.blobs.put(f"{TRAINING}/{self.pipeline}/{name}", data)
+        return self._seen(name, len(data))
+
+    def upload_file(self, name: str, file: Path) -> str:
+        """The same of a file that may be large."""
+        self.blobs.put_file(f"{TRAINING}/{self.pipeline}/{name}", file)
+        return self._seen(name, file.stat().st_size)
+
+    def _seen(self, name: str, size: int) -> str:
         path = f"{self.pipeline}/{name}"
-        etag = self.blobs.put(f"{TRAINING}/{path}", data)
-        self.ledger.see(self.pipeline, Sighting(path, etag, len(data)), now=self.to.now())
+        etag = self.blobs.head(f"{TRAINING}/{path}").etag
+        self.ledger.see(self.pipeline, Sighting(path, etag, size), now=self.to.now())
         return path
 
     def start(self, *, force: bool = False) -> RunRef:

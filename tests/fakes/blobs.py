@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobInfo, BlobNotFound, Page, StorageUnavailable
 
@@ -34,6 +36,9 @@ class MemoryBlobs:
             raise BlobConflict(path, f"{path} was changed by somebody else")
         return blob
 
+    def get_file(self, path: str, file: Path, *, if_match: str | None = None) -> None:
+        file.write_bytes(self.get(path, if_match=if_match).data)
+
     def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
         self._reach(path)
         blob = self._find(path)
@@ -55,6 +60,9 @@ class MemoryBlobs:
                 raise BlobConflict(path, f"{path} was changed by somebody else")
             blob = self._blobs[path] = Blob(data, f"0x{next(self._etags):X}")
         return blob.etag
+
+    def put_file(self, path: str, file: Path) -> None:
+        self.put(path, file.read_bytes())
 
     def hold(self, path: str, data: bytes, etag: str) -> None:
         """A blob with the eTag that another store gave it."""
@@ -98,3 +106,23 @@ class MemoryBlobs:
     def _reach(self, path: str) -> None:
         if self.away:
             raise StorageUnavailable(path, "storage cannot be reached")
+
+
+class FolderBlobs(MemoryBlobs):
+    """The same, with what comes from files in files: a process that uses it holds none of them in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def put_file(self, path: str, file: Path) -> None:
+        # Nobody changes a file that was stored, so that a link will do.
+        os.link(file, self._folder / self.put(path, b""))
+
+    def get_file(self, path: str, file: Path, *, if_match: str | None = None) -> None:
+        blob = self.get(path, if_match=if_match)
+        stored = self._folder / blob.etag
+        if stored.exists():
+            os.link(stored, file)
+        else:
+            file.write_bytes(blob.data)

@@ -5,18 +5,18 @@ from typing import get_args
 
 import pytest
 
-from models.partitions import clean_partition
+from models.partitions import Tally, clean_partition
 from models.quality import ADVICE, file_report, quality_report, rows_report
-from models.reading import PartitionRejected, RejectionCode
+from models.rejection import PartitionRejected, RejectionCode
 from tests.models.flights import GOOD, csv, small
 
 BAD = "2013-04-01,NA,UA,BOS,1,5,true"
 
 
 def test_the_report_counts_and_shows_the_first_rows() -> None:
-    partition = clean_partition(csv(GOOD, *[BAD] * 7), name="a.csv", spec=small())
+    tally = Tally().plus(clean_partition(csv(GOOD, *[BAD] * 7), name="a.csv", spec=small()))
 
-    document = quality_report(partition)
+    document = quality_report(tally)
 
     assert json.loads(json.dumps(document)) == document
     assert (document["rows_read"], document["clean"], document["rejected"]) == (8, 1, 7)
@@ -27,9 +27,9 @@ def test_the_report_counts_and_shows_the_first_rows() -> None:
 
 
 def test_rows_report_in_words() -> None:
-    partition = clean_partition(csv(GOOD, *[BAD] * 7), name="a.csv", spec=small())
+    tally = Tally().plus(clean_partition(csv(GOOD, *[BAD] * 7), name="a.csv", spec=small()))
 
-    report = rows_report(partition, name="flights/a.csv")
+    report = rows_report(tally, name="flights/a.csv")
 
     assert report.markdown.startswith("# flights/a.csv\n\n7 of 8 rows cannot be used")
     assert "| delay: missing | 7 |" in report.markdown
@@ -39,9 +39,9 @@ def test_rows_report_in_words() -> None:
 
 def test_foreign_text_cannot_break_out_of_the_table() -> None:
     line = '2013-04-01,"a|b <script>\nc",UA,JFK,1,5,true'
-    partition = clean_partition(csv(GOOD, line), name="a.csv", spec=small())
+    tally = Tally().plus(clean_partition(csv(GOOD, line), name="a.csv", spec=small()))
 
-    markdown = rows_report(partition, name="a|b.csv").markdown
+    markdown = rows_report(tally, name="a|b.csv").markdown
 
     assert '"a\\|b &lt;script> c"' in markdown
     assert "<script>" not in markdown
