@@ -73,7 +73,7 @@ class _Judged:
     threads: int
     one_row: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     arrays: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
-    sliced: dict[str, list[str]] = field(default_factory=dict)
+    sliced: dict[str, list[pl.Series]] = field(default_factory=dict)
 
     def add(self, frame: pl.DataFrame, folds: np.ndarray[Any, Any]) -> None:
         from models.features import feeds
@@ -91,7 +91,7 @@ class _Judged:
         for name, array in added.items():
             self.arrays.setdefault(name, []).append(array)
         for name in self.spec.slices:
-            self.sliced.setdefault(name, []).extend(class_texts(frame[name]).fill_null("").to_list())
+            self.sliced.setdefault(name, []).append(class_texts(frame[name]).fill_null(""))
 
     def scores(self) -> dict[str, np.ndarray[Any, Any]]:
         """All of it end to end; without a rival `champion` is empty."""
@@ -101,11 +101,13 @@ class _Judged:
         return empty | {name: np.concatenate(parts) for name, parts in self.arrays.items()}
 
     def slices(self, by: Yardstick, scores: Mapping[str, np.ndarray[Any, Any]]) -> list[dict[str, Any]]:
+        import polars as pl
+
         from models.evaluation import evaluate_slices
 
         theirs = scores["champion"] if self.rival is not None else None
         found = [
-            evaluate_slices(name, values, scores["labels"], scores["challenger"], theirs, by)
+            evaluate_slices(name, pl.concat(values), scores["labels"], scores["challenger"], theirs, by)
             for name, values in self.sliced.items()
         ]
         return [part.to_dict() for parts in found for part in parts]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
 SECONDS_A_DAY = 86_400.0
+NOTHING_IN_THE_WINDOW = (
+    "What is new has no row within the pipeline's window: the last run was made from the same partitions."
+)
 
 type Usable = list[tuple[PlannedPartition, dict[str, Any]]]
 """Partitions with rows, each with its outcome."""
@@ -31,7 +34,6 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
     plan = workspace.plan()
     outcomes = workspace.read_outcomes(plan)
     inputs = judged_inputs(plan, outcomes, spec.fingerprint)
-    workspace.write(INPUTS, {"digest": inputs})
     usable = _within_window(
         [
             (partition, outcome)
@@ -40,11 +42,15 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
         ],
         spec,
     )
+    dataset = inputs_digest([(partition.path, partition.etag) for partition, _ in usable], spec.fingerprint)
+    workspace.write(INPUTS, {"inputs": inputs, "dataset": dataset if usable else ""})
     if not usable:
         return Fitted("nothing_to_do", "No usable partition: nothing to train on.")
-    dataset = inputs_digest([(partition.path, partition.etag) for partition, _ in usable], spec.fingerprint)
-    if not run.force and read_judged(to.blobs, run.pipeline).inputs == inputs:
+    judged = read_judged(to.blobs, run.pipeline)
+    if not run.force and judged.inputs == inputs:
         return Fitted("nothing_to_do", "No new usable partition: there is nothing that the last run did not have.")
+    if not run.force and judged.dataset == dataset:
+        return Fitted("nothing_to_do", NOTHING_IN_THE_WINDOW)
 
     merged = merge(Profile.from_dict(outcome["profile"]) for _, outcome in usable)
     graph = fit_features(merged, spec)

@@ -18,13 +18,15 @@ from adapters.blobs import BlobNotFound, BlobStore
 class Judged:
     """`inputs` is the digest of what the latest settled run was about, and `at` when it ended (ISO 8601 UTC).
 
-    `failed_at` is when a run failed since, or ''.
+    `dataset` is the digest of the partitions that it was made from, which are those of the inputs that the window
+    reaches; '' when there were none. `failed_at` is when a run failed since, or ''.
     """
 
     inputs: str = ""
     run: str = ""
     at: str = ""
     failed_at: str = ""
+    dataset: str = ""
 
 
 def inputs_digest(contents: Iterable[tuple[str, str]], spec_fingerprint: str) -> str:

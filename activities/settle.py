@@ -29,8 +29,7 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
         _settle_one(finish, partition, outcome, to)
     outrun = workspace.read_if_there(OUTRUN) is not None
     if not outrun:
-        inputs = workspace.read(INPUTS)["digest"]
-        write_judged(to.blobs, finish.pipeline, Judged(inputs=inputs, run=finish.run, at=to.now()))
+        write_judged(to.blobs, finish.pipeline, Judged(**workspace.read(INPUTS), run=finish.run, at=to.now()))
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
     _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
     return Settled(_pending(finish.pipeline, to), stale=outrun)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.spec import PipelineSpec
 
 INPUTS = "inputs.json"
-"""The digest of what the run is about."""
+"""The digests of what the run is about, as in activities.judged."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 READERS = 16

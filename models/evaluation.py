@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +12,8 @@ from models.metric_names import METRICS_OF, usual_metric
 from models.parameters import canonical
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from models.spec import PipelineSpec
     from models.spec_parts import Metric, Task
 
@@ -99,15 +101,15 @@ def evaluate(labels: Labels, answers: Answers, by: Yardstick) -> Metrics:
 
 
 def evaluate_slices(
-    column: str, values: Sequence[str], labels: Labels, challenger: Answers, champion: Answers | None, by: Yardstick
+    column: str, values: pl.Series, labels: Labels, challenger: Answers, champion: Answers | None, by: Yardstick
 ) -> list[Slice]:
-    """Both models for each value that `column` has in the rows ('' is missing), for those with the most rows."""
-    names, codes, counts = np.unique(np.array(values, dtype=str), return_inverse=True, return_counts=True)
+    """Both models for each of the `values` (String [N], '' is missing) of `column`, for those with the most rows."""
+    counts = values.alias("value").value_counts(name="rows").iter_rows()
     slices = []
-    for code in np.argsort(-counts, kind="stable")[:MAXIMUM_SLICES]:
-        rows = codes == code
+    for value, _ in sorted(counts, key=lambda found: (-found[1], found[0]))[:MAXIMUM_SLICES]:
+        rows = (values == value).to_numpy()
         rival = evaluate(labels[rows], champion[rows], by) if champion is not None else None
-        slices.append(Slice(column, str(names[code]), evaluate(labels[rows], challenger[rows], by), rival))
+        slices.append(Slice(column, value, evaluate(labels[rows], challenger[rows], by), rival))
     return slices
 
 

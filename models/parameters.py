@@ -96,6 +96,28 @@ _REFUSED = {
     "device_type": ("device", "training is on CPUs"),
 }
 
+REFUSED_OBJECTIVES: Mapping[str, str] = {
+    "multiclassova": "its scores of the classes do not add up to one, so they are no probabilities; use multiclass",
+    "cross_entropy": "it is for labels between 0 and 1; for classes it is binary",
+    "cross_entropy_lambda": "it is for labels between 0 and 1; for classes use binary",
+    "lambdarank": "it ranks within queries, which a pipeline does not have",
+    "rank_xendcg": "it ranks within queries, which a pipeline does not have",
+    "custom": "a pipeline has no code",
+}
+"""LightGBM's other objectives, and why a pipeline cannot have them."""
+_OTHER_OBJECTIVES = {
+    "mean_squared_error mse l2 root_mean_squared_error rmse": "regression",
+    "mean_absolute_error mae l1": "regression_l1",
+    "mean_absolute_percentage_error": "mape",
+    "softmax": "multiclass",
+    "multiclass_ova ova ovr": "multiclassova",
+    "xentropy": "cross_entropy",
+    "xentlambda": "cross_entropy_lambda",
+    "xendcg xe_ndcg xe_ndcg_mart xendcg_mart": "rank_xendcg",
+    "none null na": "custom",
+}
+_OBJECTIVE_OF = {other: name for others, name in _OTHER_OBJECTIVES.items() for other in others.split()}
+
 PASSED_ON: Mapping[str, tuple[str, ...]] = {name: tuple(others.split()) for name, others in _PASSED_ON.items()}
 """LightGBM's name of each parameter that a pipeline may set, with its other names."""
 REFUSED: Mapping[str, tuple[str, ...]] = {name: tuple(others.split()) for name, (others, _) in _REFUSED.items()}
@@ -107,6 +129,15 @@ _CANONICAL = {other: name for names in (PASSED_ON, REFUSED) for name in names fo
 def allowed_names() -> list[str]:
     """Every name that a pipeline may use, sorted."""
     return sorted(name for name, canonical in _CANONICAL.items() if canonical in PASSED_ON)
+
+
+def check_objective(name: str) -> None:
+    """Raises ValueError for one of LightGBM's objectives, by any name, that a pipeline cannot have or calls another."""
+    known = _OBJECTIVE_OF.get(name, name)
+    if known in REFUSED_OBJECTIVES:
+        raise ValueError(f"{name} cannot be used: {REFUSED_OBJECTIVES[known]}")
+    if known != name:
+        raise ValueError(f"{name} is called {known} here")
 
 
 def canonical(parameters: Mapping[str, object]) -> dict[str, object]:

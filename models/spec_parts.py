@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from models.errors import bounded
 from models.manifest import MissingColumns, UnknownColumns
-from models.parameters import canonical
+from models.parameters import canonical, check_objective
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 Task = Literal["binary", "multiclass", "regression"]
@@ -270,6 +270,13 @@ class Training(Part):
     """Features that the prediction may only rise or only fall with."""
     parameters: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
     """LightGBM's parameters, by any of their names, except for what cannot be exported exactly."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            check_objective(value)
+        return value
 
     @field_validator("parameters")
     @classmethod

@@ -129,11 +129,12 @@ def _last_record_end(text: bytes, *, quoted: bool) -> int:
 
     One beside a blank line does not count: parsers drop such lines at the ends of what they are given, but not within.
     """
+    blank_first = 1 if text.startswith(b"\r\n") else 0  # where the first line ends, if it is blank
     at, after = text.rfind(b"\n"), len(text)
     inside = quoted and text.count(b'"') % 2 == 1
     while at >= 0:
         inside ^= quoted and text.count(b'"', at, after) % 2 == 1
-        blank_before = text[:at] in {b"", b"\r"} if at < 2 else text.endswith((b"\n", b"\n\r"), 0, at)
+        blank_before = at == blank_first or text.endswith((b"\n", b"\n\r"), 0, at)
         blank_after = at + 1 == len(text) or text.startswith((b"\n", b"\r"), at + 1)
         if not inside and not blank_before and not blank_after:
             return at + 1

@@ -12,6 +12,7 @@ import pytest
 from activities.contracts import MAX_PAYLOAD_BYTES, Finish, ItemRef, RetrainRequest
 from activities.live import read_champion
 from activities.settle import abandon
+from activities.sweep import look_over
 from activities.uploads import claim, look
 from activities.validate import validate
 from adapters.ledger import MAX_ATTEMPTS
@@ -459,9 +460,14 @@ def test_a_file_from_before_the_window_changes_nothing(world: World) -> None:
     world.upload("b.csv", rows(10))
     world.run()
     path = world.upload("a.csv", rows(0))
-    assert world.run()["outcome"] == "kept"
+    record = world.run()
+    assert record["outcome"] == "nothing_to_do"
+    assert "no row within the pipeline's window" in record["sentence"]
     assert world.ledger.state(path) == "included"
-    assert world.mlflow.alias["champion"] == 1
+    assert (world.mlflow.alias["champion"], len(world.mlflow.versions)) == (1, 1)
+    # It is remembered as judged, so that no sweep asks for it again; a run that is asked for is made all the same.
+    assert not look_over(PIPELINE, world.to).stale
+    assert world.run(world.start(force=True))["outcome"] == "kept"
 
 
 HASHED = SPEC.replace("holdout: {days: 2}", "holdout: {by: hash, fraction: 0.25}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,31 @@ def test_reading_a_version_that_was_overwritten_is_a_conflict(store: BlobStore, 
     store.put(f"{container}/x", b"2")
     with pytest.raises(BlobConflict):
         store.get(f"{container}/x", if_match=first)
+
+
+@pytest.mark.parametrize("size", [0, 10, 70 * 2**20])
+def test_a_file_of_any_size_comes_back_as_it_was_stored(
+    store: BlobStore, container: str, tmp_path: Path, size: int
+) -> None:
+    """70 MB are more than the SDK sends, or fetches, in one request."""
+    sent, received = tmp_path / "sent", tmp_path / "received"
+    sent.write_bytes(bytes(range(10)) * (size // 10))
+    store.put_file(f"{container}/x", sent)
+    store.get_file(f"{container}/x", received, if_match=store.head(f"{container}/x").etag)
+    assert filecmp.cmp(sent, received, shallow=False)
+
+
+def test_a_file_is_of_the_version_that_was_asked_for(store: BlobStore, container: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    first = store.put(f"{container}/x", b"1")
+    store.put(f"{container}/x", b"2")
+    with pytest.raises(BlobConflict):
+        store.get_file(f"{container}/x", file, if_match=first)
+    with pytest.raises(BlobNotFound):
+        store.get_file(f"{container}/y", file)
+    assert not file.exists()
+    store.get_file(f"{container}/x", file)
+    assert file.read_bytes() == b"2"
 
 
 def test_an_unchanged_blob_is_not_sent_again(store: BlobStore, container: str) -> None:

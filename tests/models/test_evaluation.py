@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,7 +138,7 @@ def test_rows_of_a_group_are_drawn_together_so_that_copies_prove_nothing() -> No
 
 def test_slices_are_the_values_with_the_most_rows() -> None:
     labels, challenger, champion = of_two_classes(5, rows=90)
-    towns = ["Ghent"] * 50 + [""] * 30 + ["Faro"] * 10
+    towns = pl.Series(["Ghent"] * 50 + [""] * 30 + ["Faro"] * 10)
     slices = evaluate_slices("town", towns, labels, challenger, champion, AUC)
     assert [(part.value, part.challenger.rows) for part in slices] == [("Ghent", 50), ("", 30), ("Faro", 10)]
     assert slices[0].challenger == evaluate(labels[:50], challenger[:50], AUC)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,7 +23,7 @@ from models.features import compute_matrix, feature_names, feeds, fit_features, 
 from models.golden import golden_rows
 from models.manifest import HoldoutRule
 from models.matrices import matrix_part
-from models.parity import ParityReport, check_parity
+from models.parity import ParityReport, _Comparison, check_parity
 from models.partitions import LABEL, TIME
 from models.profiles import merge, profile
 from models.scoring import open_session, score
@@ -263,6 +265,23 @@ def pipelines(draw: Any) -> tuple[PipelineSpec, pl.DataFrame]:
     return spec(task, training, features=features), frame_
 
 
+@contextmanager
+def closest_classes() -> Iterator[list[float]]:
+    """How far apart the two likeliest classes are in the closest of the rows of each comparison that parity makes."""
+    margins: list[float] = []
+    compared = _Comparison.add
+
+    def add(self: _Comparison, expected: np.ndarray[Any, Any], *others: Any) -> int:
+        if self.classes and len(expected):
+            likeliest = np.sort(expected, axis=1)[:, -2:]
+            margins.append(float((likeliest[:, 1] - likeliest[:, 0]).min()))
+        return compared(self, expected, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Comparison, "add", add)
+        yield margins
+
+
 @given(pipelines())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_pipeline_over_any_data_is_exported_exactly(drawn: tuple[PipelineSpec, pl.DataFrame]) -> None:
@@ -272,10 +291,13 @@ def test_any_pipeline_over_any_data_is_exported_exactly(drawn: tuple[PipelineSpe
     except TrainingError:
         return  # Too few rows, or all of one class: its own tests say which.
     for kind in KINDS:
-        report = made.parity(kind)
-        # Where two classes are equally likely but for the last bits of float32, the portable graph may name the other.
+        with closest_classes() as margins:
+            report = made.parity(kind)
         assert report.worst <= report.tolerance, report.sentence()
-        assert kind == "portable" or not report.flips, report.sentence()
+        # Two classes that the model itself holds for equally likely have no order that float32 could keep.
+        tied = kind == "portable" and min(margins, default=1.0) <= 2 * report.tolerance
+        assert tied or not report.flips, report.sentence()
+        assert report.passed or tied, report.sentence()
     golden = golden_rows(made.graph("exact"), feeds(data, of))
     assert all(math.isfinite(value) for row in golden.probabilities for value in row)
 
