@@ -25,7 +25,7 @@ BODY_BYTES, ROWS, REQUEST_SECONDS = 10 * 2**20, 100_000, 30.0
 MAX_BODY_BYTES = 100 * 2**20
 """The Functions host itself takes no longer body."""
 MAX_ROWS = 10_000_000
-MAX_REQUEST_SECONDS = 230.0
+MIN_REQUEST_SECONDS, MAX_REQUEST_SECONDS = 0.001, 230.0
 """The load balancer in front of the Functions host waits no longer."""
 MAX_TTL_SECONDS = 3600.0
 MAX_THREADS = 256
@@ -142,20 +142,24 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         events_topic_key=read.text(TOPIC_KEY),
         webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
         cache_dir=read.parsed("RATCHET_CACHE_DIR", Path(tempfile.gettempdir()) / "ratchet", Path, "a directory"),
-        pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, _ttl, "seconds, from 0 to 3600"),
-        pointer_max_age_seconds=read.parsed("RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, _ttl, "seconds, from 0 to 3600"),
+        pointer_ttl_seconds=read.parsed("RATCHET_POINTER_TTL_SECONDS", 1.0, *_measure("seconds", 0, MAX_TTL_SECONDS)),
+        pointer_max_age_seconds=read.parsed(
+            "RATCHET_POINTER_MAX_AGE_SECONDS", 10.0, *_measure("seconds", 0, MAX_TTL_SECONDS)
+        ),
         cache_megabytes=read.parsed("RATCHET_CACHE_MEGABYTES", 256, *_whole(0, MAX_MEGABYTES)),
         versions_kept=read.parsed("RATCHET_VERSIONS_KEPT", 3, *_whole(0, MAX_VERSIONS)),
         training_threads=read.parsed("RATCHET_TRAINING_THREADS", 0, *_whole(0, MAX_THREADS)),
         max_body_bytes=read.parsed("RATCHET_MAX_BODY_BYTES", BODY_BYTES, *_whole(1, MAX_BODY_BYTES)),
         max_rows=read.parsed("RATCHET_MAX_ROWS", ROWS, *_whole(1, MAX_ROWS)),
         request_seconds=read.parsed(
-            "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, _request_seconds, "seconds, above 0 and up to 230"
+            "RATCHET_REQUEST_SECONDS", REQUEST_SECONDS, *_measure("seconds", MIN_REQUEST_SECONDS, MAX_REQUEST_SECONDS)
         ),
-        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, _days, "days, from 0 to 3650"),
+        cache_days=read.parsed("RATCHET_CACHE_DAYS", 7.0, *_measure("days", 0, MAX_CACHE_DAYS)),
         pricing=read.pricing(),
         storage_timeout_seconds=read.parsed(
-            "RATCHET_STORAGE_TIMEOUT_SECONDS", STORAGE_TIMEOUT_SECONDS, _storage_timeout, "seconds, from 1 to 300"
+            "RATCHET_STORAGE_TIMEOUT_SECONDS",
+            STORAGE_TIMEOUT_SECONDS,
+            *_measure("seconds", 1, MAX_STORAGE_TIMEOUT_SECONDS),
         ),
     )
     if read.text(TOPIC_KEY) is not None and read.text(TOPIC_ENDPOINT) is None:
@@ -198,7 +202,7 @@ class _Reader:
             missing = ", ".join(name for name in names if name not in given)
             self.problems.append(f"{missing} missing: the prices of a run need {', '.join(names)}")
         return Pricing(
-            instance_memory_mb=self.parsed("RATCHET_INSTANCE_MEMORY_MB", 2048, _memory, "megabytes, such as 2048"),
+            instance_memory_mb=self.parsed("RATCHET_INSTANCE_MEMORY_MB", 2048, *_whole(MIN_MEMORY_MB, MAX_MEMORY_MB)),
             gb_second=self.parsed(names[0], None, _price, "a price, such as 0.000026"),
             million_executions=self.parsed(names[1], None, _price, "a price, such as 0.40"),
             currency=self.text("RATCHET_PRICE_CURRENCY") or "USD",
@@ -266,13 +270,6 @@ def _directory(raw: str) -> Path:
     return path
 
 
-def _ttl(raw: str) -> float:
-    value = float(raw)
-    if not 0 <= value <= MAX_TTL_SECONDS:
-        raise ValueError(raw)
-    return value
-
-
 def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
     """How to read a whole number within bounds, and how to name one."""
 
@@ -285,18 +282,16 @@ def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
     return convert, f"a whole number from {least} to {most}"
 
 
-def _days(raw: str) -> float:
-    value = float(raw)
-    if not 0 <= value <= MAX_CACHE_DAYS:
-        raise ValueError(raw)
-    return value
+def _measure(unit: str, least: float, most: float) -> tuple[Callable[[str], float], str]:
+    """How to read so many of a unit within bounds, and how to name that."""
 
+    def convert(raw: str) -> float:
+        value = float(raw)
+        if not least <= value <= most:
+            raise ValueError(raw)
+        return value
 
-def _memory(raw: str) -> int:
-    value = int(raw)
-    if not MIN_MEMORY_MB <= value <= MAX_MEMORY_MB:
-        raise ValueError(raw)
-    return value
+    return convert, f"{unit}, from {least:g} to {most:g}"
 
 
 def _price(raw: str) -> float:
@@ -308,17 +303,3 @@ def _price(raw: str) -> float:
 
 def _day(raw: str) -> str:
     return date.fromisoformat(raw).isoformat()
-
-
-def _storage_timeout(raw: str) -> float:
-    value = float(raw)
-    if not 1 <= value <= MAX_STORAGE_TIMEOUT_SECONDS:
-        raise ValueError(raw)
-    return value
-
-
-def _request_seconds(raw: str) -> float:
-    value = float(raw)
-    if not 0 < value <= MAX_REQUEST_SECONDS:
-        raise ValueError(raw)
-    return value
