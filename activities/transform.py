@@ -14,7 +14,7 @@ def transform(item: ItemRef, to: Dependencies) -> Done:
 
     workspace = to.workspace(item.pipeline, item.run)
     entry = workspace.read_item("transform", item.batch, item.index)
-    graph_key = workspace.read("dataset.json")["graph"]
+    graph_key = entry["graph"]
     graph = to.blobs.get(workspace.graph_path(graph_key)).data
     frame = from_parquet(to.blobs.get(workspace.clean_path(entry["key"])).data)
     # Folds hang on the path, not on the eTag: the same files uploaded to another account teach the same model.
