@@ -73,7 +73,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
         },
     )
     known = existing_keys(to.blobs, workspace.matrices_prefix(graph_key))
-    todo = [entry for entry in partitions if entry["key"] not in known]
+    todo = [{"graph": graph_key, **entry} for entry in partitions if entry["key"] not in known]
     return Fitted(todo=len(todo), batches=workspace.write_batches("transform", todo))
 
 

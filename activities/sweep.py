@@ -104,12 +104,13 @@ def free(claims: Iterable[Partition], to: Dependencies, *, hub: str) -> int:
 
 
 def _record_unseen(pipeline: str, blobs: dict[str, BlobInfo], known: dict[str, Partition], to: Dependencies) -> int:
-    news = 0
+    new, changed = list[Sighting](), list[Sighting]()
     for path, blob in blobs.items():
         row = known.get(path)
         if is_upload(path) and (row is None or row.etag != blob.etag or row.state == "removed"):
-            news += to.ledger.see(pipeline, Sighting(path, blob.etag, blob.size), now=to.now())
-    return news
+            (new if row is None else changed).append(Sighting(path, blob.etag, blob.size))
+    seen = in_parallel(lambda sighting: to.ledger.see(pipeline, sighting, now=to.now()), changed)
+    return to.ledger.see_all(pipeline, new, now=to.now()) + sum(seen)
 
 
 def _forget_missing(

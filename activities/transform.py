@@ -17,7 +17,7 @@ def transform(item: ItemRef, to: Dependencies) -> Done:
 
     workspace = to.workspace(item.pipeline, item.run)
     entry = workspace.read_item("transform", item.batch, item.index)
-    graph_key = workspace.read("dataset.json")["graph"]
+    graph_key = entry["graph"]
     features = FeatureRows(to.blobs.get(workspace.graph_path(graph_key)).data, workspace.spec())
     with TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
         clean, matrix = Path(folder) / "clean", Path(folder) / "matrix"

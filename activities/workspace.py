@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from activities.contracts import BATCH_SIZE
@@ -24,6 +25,7 @@ INPUTS = "inputs.json"
 """The digests of what the run is about, as in activities.judged."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
+SPECS_KEPT = 32
 READERS = 16
 """Blobs read at the same time where a step has to look at every partition: reading is all waiting."""
 
@@ -99,9 +101,7 @@ class Workspace:
 
     def spec(self) -> PipelineSpec:
         """The spec as it was when the run claimed its partitions: an edit meanwhile concerns the next run."""
-        from models.spec import parse_spec
-
-        return parse_spec(self.spec_text(), source=f"{self.pipeline}.yaml")
+        return _parsed(self.spec_text(), f"{self.pipeline}.yaml")
 
     def spec_text(self) -> str:
         """The pipeline's file, as it was then."""
@@ -166,6 +166,14 @@ class Workspace:
 
     def _work(self, name: str) -> str:
         return f"features/{self.pipeline}/steps/{self.run}/{name}"
+
+
+@lru_cache(maxsize=SPECS_KEPT)
+def _parsed(text: str, source: str) -> PipelineSpec:
+    """The waves' activities ask for the same one again and again, and YAML takes longer than a small partition."""
+    from models.spec import parse_spec
+
+    return parse_spec(text, source=source)
 
 
 def _gone(key: str) -> str:

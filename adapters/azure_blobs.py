@@ -18,7 +18,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from adapters.azure_options import patience
+from adapters.azure_options import patience, transport
 from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobError, BlobInfo, BlobNotFound, Page, StorageUnavailable
 from models.errors import bounded
 
@@ -42,6 +42,7 @@ class AzureBlobStore:
     def from_settings(cls, settings: Settings) -> AzureBlobStore:
         """The app's own account, by connection string or by identity."""
         options: dict[str, Any] = {
+            "transport": transport(),
             **patience(settings),
             "initial_backoff": 1,
             "increment_base": 1,

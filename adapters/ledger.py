@@ -195,6 +195,10 @@ class Ledger(Protocol):
         """Records a sighting; whether it was news."""
         ...
 
+    def see_all(self, pipeline: str, sightings: Sequence[Sighting], *, now: str) -> int:
+        """Records many sightings, of blobs that mostly have no row yet; how many were news."""
+        ...
+
     def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
         """Records that a blob was deleted; whether that was news."""
         ...

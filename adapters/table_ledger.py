@@ -16,7 +16,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModif
 from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 
 from adapters import ledger
-from adapters.azure_options import patience
+from adapters.azure_options import patience, transport
 from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ TABLE = "ledger"
 MAX_TRIES = 10
 """Compare-and-swap rounds on one row. Writers of one row are few (duplicates of one event), so this is never reached
 unless something writes in a loop."""
+
+MAX_TOGETHER = 100
+"""Changes in one transaction: Azure's limit."""
 
 CHANGED_MEANWHILE = frozenset({404, 409, 412})
 """How a transaction says that a row is gone, is there already, or is another one by now."""
@@ -42,7 +45,7 @@ class TableLedger:
     @classmethod
     def from_settings(cls, settings: Settings) -> TableLedger:
         """A ledger in the app's own account. The table is made at the first write."""
-        options: dict[str, Any] = {**patience(settings), "retry_backoff_factor": 1}
+        options: dict[str, Any] = {"transport": transport(), **patience(settings), "retry_backoff_factor": 1}
         if settings.storage_connection is not None:
             return cls(TableClient.from_connection_string(settings.storage_connection, TABLE, **options))
         from azure.identity import DefaultAzureCredential
@@ -52,6 +55,24 @@ class TableLedger:
 
     def see(self, pipeline: str, sighting: Sighting, *, now: str) -> bool:
         return self._change(pipeline, sighting.path, lambda row: ledger.sighted(pipeline, row, sighting, now=now))
+
+    def see_all(self, pipeline: str, sightings: Sequence[Sighting], *, now: str) -> int:
+        return sum(
+            self._see_together(pipeline, sightings[start : start + MAX_TOGETHER], now=now)
+            for start in range(0, len(sightings), MAX_TOGETHER)
+        )
+
+    def _see_together(self, pipeline: str, sightings: Sequence[Sighting], *, now: str) -> int:
+        """In one transaction when there is no row of any of them, else each for itself."""
+        rows = [ledger.sighted(pipeline, None, sighting, now=now) for sighting in sightings]
+        with _errors(""):
+            try:
+                self._table.submit_transaction([("create", _entity(_key(row.path), row)) for row in rows if row])
+            except (ResourceNotFoundError, TableTransactionError) as exc:
+                if exc.status_code not in CHANGED_MEANWHILE:
+                    raise
+                return sum(self.see(pipeline, sighting, now=now) for sighting in sightings)
+        return len(sightings)
 
     def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
         return self._change(
@@ -85,7 +106,7 @@ class TableLedger:
 
     def _changed(self, pipeline: str, path: str, change: Change) -> Partition | None:
         """Reads the row, applies `change`, writes it back if nobody else did meanwhile; else again."""
-        key = hashlib.sha256(path.encode()).hexdigest()
+        key = _key(path)
         with _errors(path):
             for _ in range(MAX_TRIES):
                 row, etag = self._read(pipeline, key)
@@ -134,6 +155,10 @@ class TableLedger:
             with suppress(ResourceExistsError):
                 self._table.create_table()
             self._table.create_entity(fields)
+
+
+def _key(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()
 
 
 def _entity(key: str, row: Partition) -> dict[str, Any]:

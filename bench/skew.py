@@ -24,6 +24,7 @@ from rich.table import Table
 
 from activities.contracts import MAX_PAYLOAD_BYTES
 from bench.retrain import SMALL, Bench, small_rows
+from bench.sweep import BLOBS, sweep_rows
 from devhost.durable_gate import DATABASE
 
 MILLION = 1_000_000
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when payloads and histories stay small, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench.skew", description=__doc__)
     parser.add_argument("--tiny", type=int, default=TINY, metavar="N", help="how many partitions of ten rows")
+    parser.add_argument("--blobs", type=int, default=BLOBS, metavar="N", help="how many the sweep has to look at")
     arguments = parser.parse_args(argv)
     table = Table("load", "seconds", "outcome")
     with ExitStack() as opened:
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         _many_tiny(bench, table, arguments.tiny)
         _many_pipelines(bench, table)
         largest, longest = sizes(folder / "data" / "host" / DATABASE)
+    sweep_rows(table, arguments.blobs)
     console = Console(highlight=False)
     console.print(table)
     console.print(f"largest payload {largest} bytes, limit {MAX_PAYLOAD_BYTES}")
@@ -67,14 +70,14 @@ def sizes(database: Path) -> tuple[int, int]:
 
 def _one_huge(bench: Bench, table: Table) -> None:
     bench.define("huge", SMALL.format(name="huge", quiet=0.2))
-    seconds, record = bench.retrain("huge", {"all.csv": huge(MILLION)})
-    table.add_row(f"one partition of {MILLION:,} rows", f"{seconds:.1f}", record["outcome"])
+    seconds, records = bench.retrain("huge", {"all.csv": huge(MILLION)})
+    table.add_row(f"one partition of {MILLION:,} rows", f"{seconds:.1f}", records[-1]["outcome"])
 
 
 def _many_tiny(bench: Bench, table: Table, count: int) -> None:
     bench.define("tiny", SMALL.format(name="tiny", quiet=10))
-    seconds, record = bench.retrain("tiny", {f"{number:05}.csv": small_rows(number, 10) for number in range(count)})
-    table.add_row(f"{count:,} partitions of ten rows", f"{seconds:.1f}", record["outcome"])
+    seconds, records = bench.retrain("tiny", {f"{number:05}.csv": small_rows(number, 10) for number in range(count)})
+    table.add_row(f"{count:,} partitions of ten rows", f"{seconds:.1f}", records[-1]["outcome"])
 
 
 def _many_pipelines(bench: Bench, table: Table) -> None:
@@ -83,7 +86,7 @@ def _many_pipelines(bench: Bench, table: Table) -> None:
     def one(name: str) -> None:
         bench.define(name, SMALL.format(name=name, quiet=0.5))
         files = {f"{number}.csv": small_rows(number * 400, 200) for number in range(3)}
-        outcomes.append(bench.retrain(name, files)[1]["outcome"])
+        outcomes.append(bench.retrain(name, files)[1][-1]["outcome"])
 
     threads = [threading.Thread(target=one, args=(f"many-{number}",)) for number in range(PIPELINES)]
     started = time.monotonic()

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.chaos.arena import arena
 from bench.chaos.customer import Customer
 from bench.chaos.game import Game, Result
-from bench.chaos.scenarios import FAMILIES, Scenario, plan
+from bench.chaos.scenarios import FAMILIES, Scenario, companies, plan
 
 LANES = 2
 """Stacks that play side by side."""
@@ -31,18 +31,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--scenarios", type=int, default=sum(FAMILIES.values()), metavar="N")
     parser.add_argument("--seed", type=int, default=7, metavar="N")
     parser.add_argument("--family", choices=list(FAMILIES), help="this family alone")
-    parser.add_argument("--part", metavar="A:B", default=":", help="only these of the plan, as a Python slice")
+    parser.add_argument("--part", metavar="A:B:STEP", default=":", help="only these of the plan, as a Python slice")
     parser.add_argument("--lanes", type=int, default=LANES, metavar="N", help="stacks that play side by side")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and data here")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, width=150)
     started = time.monotonic()
-    start, _, stop = arguments.part.partition(":")
-    part = slice(int(start) if start else None, int(stop) if stop else None)
+    part = slice(*(int(number) if number else None for number in arguments.part.split(":")))
     scenarios = plan(arguments.scenarios, seed=arguments.seed, only=arguments.family)[part]
     with ExitStack() as opened:
         folder = arguments.keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-chaos-")))
-        games = [_game(opened, folder / f"lane-{lane}", arguments.seed) for lane in range(arguments.lanes)]
+        games = (_game(opened, folder / f"lane-{lane}", arguments.seed) for lane in range(arguments.lanes))
         results = []
         for result in played(games, scenarios):
             results.append(result)
@@ -59,23 +58,25 @@ def _game(opened: ExitStack, folder: Path, seed: int) -> Game:
     return Game(stack, opened.enter_context(Customer(stack)), seed=seed)
 
 
-def played(games: Sequence[Game], scenarios: Sequence[Scenario]) -> Iterator[Result]:
-    """All scenarios, in the plan's order, each by whichever game is free: most of a scenario is waiting."""
-    waiting, came = deque(scenarios), SimpleQueue[Result | Exception | None]()
+def played(games: Iterable[Game], scenarios: Sequence[Scenario]) -> Iterator[Result]:
+    """All scenarios, each group by whichever game is free."""
+    waiting, came = deque(companies(scenarios)), SimpleQueue[Result | Exception | None]()
 
     def play(game: Game) -> None:
         try:
             game.open()
-            while (scenario := _next(waiting)) is not None:
-                came.put(game.play(scenario))
+            while (group := _next(waiting)) is not None:
+                for result in game.play_together(group):
+                    came.put(result)
             came.put(None)
         except Exception as exc:
             came.put(exc)
 
-    for number, game in enumerate(games):
+    playing = 0
+    for game in games:  # the first one plays while the next one's stack starts
+        playing += 1
         # Daemons: when this process is told to end, their stacks are stopped under them.
-        threading.Thread(target=play, args=(game,), name=f"lane-{number}", daemon=True).start()
-    playing = len(games)
+        threading.Thread(target=play, args=(game,), name=f"lane-{playing}", daemon=True).start()
     while playing:
         result = came.get()
         if isinstance(result, Exception):
@@ -86,7 +87,7 @@ def played(games: Sequence[Game], scenarios: Sequence[Scenario]) -> Iterator[Res
             yield result
 
 
-def _next(waiting: deque[Scenario]) -> Scenario | None:
+def _next(waiting: deque[list[Scenario]]) -> list[Scenario] | None:
     try:
         return waiting.popleft()
     except IndexError:

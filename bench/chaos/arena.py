@@ -57,6 +57,9 @@ class Arena:
     killed: int = 0
     strikes: int = 0
     """Odd while somebody is being killed."""
+    swept: float = field(default_factory=time.monotonic)
+    sweeping: threading.Lock = field(default_factory=threading.Lock)
+    closed: bool = False
 
     @property
     def app_url(self) -> str:
@@ -116,8 +119,12 @@ class Arena:
             return self.stack.worker_pids()
         return []
 
-    def sweep(self) -> None:
-        """Runs the sweep of every host now, as its timer would."""
+    def sweep(self, *, every: float) -> None:
+        """Runs the sweep of every host, as its timer would, unless it was run within the last `every` seconds."""
+        with self.sweeping:
+            if time.monotonic() - self.swept < every:
+                return
+            self.swept = time.monotonic()
         ports = [self.stack.places.app, *([self.second_port] if self.two_hosts else [])]
         for port in ports:
             request = urllib.request.Request(
@@ -177,4 +184,8 @@ def arena(folder: Path, pipelines: Path, env: Mapping[str, str] = ENVIRONMENT) -
         BlobServiceClient.from_connection_string(stack.blob_connection_string) as service,
     ):
         service.create_container(OUTSIDE)
-        yield Arena(stack, pipelines, before_blobs, before_tables, before_mlflow, second)
+        made = Arena(stack, pipelines, before_blobs, before_tables, before_mlflow, second)
+        try:
+            yield made
+        finally:
+            made.closed = True

@@ -8,7 +8,8 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,18 @@ from bench.chaos.arena import Arena
 PAUSE_SECONDS = 0.1
 ROW = json.dumps({"price": 10.0, "town": "Ghent"}).encode()
 TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Met:
+    """Good answers, requests made again, and errors by kind."""
+
+    answers: int = 0
+    repeated: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Met) -> Met:
+        return Met(self.answers + other.answers, self.repeated + other.repeated, self.errors + other.errors)
 
 
 class Customer:
@@ -34,8 +47,7 @@ class Customer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="customer", daemon=True)
         self._lock = threading.Lock()
-        self._answers = self._repeated = 0
-        self._errors: Counter[str] = Counter()
+        self._met: defaultdict[str, Met] = defaultdict(Met)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -47,16 +59,21 @@ class Customer:
         self._stop.set()
         self._thread.join()
 
-    def ask_about(self, *pipelines: str) -> None:
-        """From now on about these."""
-        self._asked = list(pipelines)
-
-    def take(self) -> tuple[int, int, Counter[str]]:
-        """Good answers, requests made again and errors by kind since the last call."""
+    def ask_about(self, pipeline: str) -> None:
+        """From now on about this one, too."""
         with self._lock:
-            taken = self._answers, self._repeated, self._errors
-            self._answers, self._repeated, self._errors = 0, 0, Counter()
-        return taken
+            self._asked.append(pipeline)
+
+    def leave(self, pipeline: str) -> Met:
+        """What it has met with this pipeline, which it asks about no more."""
+        with self._lock:
+            self._asked.remove(pipeline)
+            return self._met.pop(pipeline, Met())
+
+    def take(self, pipeline: str) -> Met:
+        """What it has met with this pipeline since the last call."""
+        with self._lock:
+            return self._met.pop(pipeline, Met())
 
     def _run(self) -> None:
         while not self._stop.wait(PAUSE_SECONDS):
@@ -69,14 +86,15 @@ class Customer:
         if problem and pipeline in self._served and (self._arena.strikes > strikes or strikes % 2):
             while self._arena.strikes % 2:
                 self._stop.wait(PAUSE_SECONDS)
-            self._repeated += 1
+            with self._lock:
+                self._met[pipeline].repeated += 1
             problem = self._problem(pipeline)
         with self._lock:
             if not problem:
                 self._served.add(pipeline)
-                self._answers += 1
+                self._met[pipeline].answers += 1
             elif pipeline in self._served and not was_down and not self._arena.down.is_set():
-                self._errors[problem] += 1
+                self._met[pipeline].errors[problem] += 1
 
     def _problem(self, pipeline: str) -> str:
         url = f"{self._arena.app_url}/api/pipelines/{pipeline}/predict"

@@ -8,7 +8,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from azure.core.exceptions import ResourceNotFoundError
@@ -16,12 +17,14 @@ from azure.storage.blob import BlobBlock, BlobServiceClient
 
 from bench.chaos.arena import OUTSIDE, Arena
 from bench.chaos.customer import Customer
-from bench.chaos.proxy import FAIR, Trap, Weather
+from bench.chaos.proxy import FAIR, FaultProxy, Trap, Weather
 from bench.chaos.referee import Referee, Verdict
 from bench.chaos.scenarios import BOUNDARIES, EVENT_FAULTS, Scenario
 from bench.chaos.uploads import SPEC, Script, Upload, script
 from devhost.eventgrid.faults import parse_faults
 
+SEATS = 4
+"""Scenarios that one stack plays at the same time: most of a scenario is waiting."""
 CANARY = "canary"
 """The pipeline that is live from the start and asked throughout."""
 
@@ -60,7 +63,25 @@ class Game:
         self._customer.ask_about(self._canary)
 
     def play(self, scenario: Scenario) -> Result:
-        """One scenario, from its pipeline's file to the verdict; what breaks the game itself is a loss, too."""
+        """One scenario, alone."""
+        (result,) = self.play_together([scenario])
+        return result
+
+    def play_together(self, scenarios: Sequence[Scenario]) -> Iterator[Result]:
+        """Scenarios of one setting, SEATS at a time; results as they come."""
+        first = scenarios[0]
+        events = EVENT_FAULTS if first.events else ()
+        self._arena.set(events=events, seed=self._seed, skew=first.skew, two_hosts=first.two_hosts)
+        for proxy in self._proxies:
+            proxy.clear()
+        if first.storage:  # what is nobody's own fares as the first one does
+            self._arena.blob.weather = self._arena.table.weather = Weather(first.seed, first.storage)
+        with ThreadPoolExecutor(SEATS) as seats:
+            for playing in as_completed([seats.submit(self._guarded, scenario) for scenario in scenarios]):
+                yield playing.result()
+
+    def _guarded(self, scenario: Scenario) -> Result:
+        """From the pipeline's file to the verdict; the file is taken away. What breaks the game is a loss, too."""
         started = time.monotonic()
         try:
             return self._play(scenario)
@@ -71,36 +92,41 @@ class Game:
             (self._arena.pipelines / f"{scenario.pipeline}.yaml").unlink(missing_ok=True)
 
     def _play(self, scenario: Scenario) -> Result:
-        events = EVENT_FAULTS if scenario.events else ()
-        self._arena.set(events=events, seed=self._seed, skew=scenario.skew, two_hosts=scenario.two_hosts)
         name, todo = scenario.pipeline, script(scenario.seed)
         self._write_spec(name)
-        self._customer.ask_about(self._canary, name)
-        self._customer.take()
+        self._customer.ask_about(name)
         started, killed = time.monotonic(), self._arena.killed
-        with self._faults(scenario):
-            self._upload_all(name, todo)
-            verdict = Referee(self._arena, name).judge(todo, started=started)
-        faults = sum((p.clear() for p in (self._arena.blob, self._arena.table, self._arena.mlflow)), Counter[str]())
+        try:
+            with self._faults(scenario):
+                self._upload_all(name, todo)
+                verdict = Referee(self._arena, name).judge(todo, started=started)
+        finally:
+            # The canary's answers, and what hit nobody's requests, are told with whoever ends first.
+            met = self._customer.leave(name) + self._customer.take(self._canary)
+        faults = sum((proxy.take(name.encode()) for proxy in self._proxies), Counter[str]())
         faults["kill"] = self._arena.killed - killed
         faults += self._event_faults(name, todo) if scenario.events else Counter()
         faults["down"] = int(bool(scenario.storage_down)) + int(bool(scenario.registry_down))
         faults["skew"] = int(bool(scenario.skew))
         faults["second host"] = int(scenario.two_hosts)
-        self._customer.ask_about(self._canary)
-        answers, repeated, errors = self._customer.take()
         del faults["trap"]  # it is counted as the kill that it was set for
-        return Result(scenario, verdict, +faults, answers, repeated, errors)
+        return Result(scenario, verdict, +faults, met.answers, met.repeated, met.errors)
+
+    @property
+    def _proxies(self) -> tuple[FaultProxy, ...]:
+        return self._arena.blob, self._arena.table, self._arena.mlflow
 
     def _write_spec(self, name: str) -> None:
         (self._arena.pipelines / f"{name}.yaml").write_text(SPEC.format(name=name), encoding="utf-8")
 
     @contextlib.contextmanager
     def _faults(self, scenario: Scenario) -> Iterator[None]:
-        arena = self._arena
+        arena, name = self._arena, scenario.pipeline.encode()
         for proxy in (arena.blob, arena.table):
-            proxy.weather = Weather(scenario.seed, scenario.storage)
-        arena.mlflow.weather = Weather(scenario.seed, scenario.registry)
+            proxy.local[name] = Weather(scenario.seed, scenario.storage)
+        if scenario.alone:
+            # Of the registry's requests many have no name in them.
+            arena.mlflow.weather = Weather(scenario.seed, scenario.registry)
         if scenario.boundary:
             pattern = re.compile(b"^PUT .*" + BOUNDARIES[scenario.boundary].encode())
             arena.blob.trap = Trap(pattern, scenario.after, lambda: arena.kill(scenario.victim or "workers"))
@@ -115,8 +141,10 @@ class Game:
             for timer in timers:
                 timer.cancel()
                 timer.join()
-            for proxy in (arena.blob, arena.table, arena.mlflow):
-                proxy.weather, proxy.trap = FAIR, None
+            for proxy in self._proxies:
+                proxy.local.pop(name, None)
+                if scenario.alone:
+                    proxy.weather, proxy.trap = FAIR, None
 
     def _outage(self, seconds: float, which: str) -> list[threading.Timer]:
         arena = self._arena

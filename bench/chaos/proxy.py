@@ -13,7 +13,7 @@ import re
 import socket
 import struct
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -75,14 +75,17 @@ FAIR = Weather()
 class FaultProxy:
     """Forwards HTTP/1.1 from a loopback port to another one, in a thread of its own. A context manager.
 
-    `weather` and `trap` may be set at any time. `injected` counts the faults by kind.
+    `weather` and `trap` may be set at any time, and so may `local`: the weather of the requests that have a name in
+    them, in their first line or their body. `injected` counts the faults by kind, `injected_at` those of a name.
     """
 
     def __init__(self, port: int, upstream: int) -> None:
         self.port, self.upstream = port, upstream
         self.weather = FAIR
+        self.local: dict[bytes, Weather] = {}
         self.trap: Trap | None = None
         self.injected: Counter[str] = Counter()
+        self.injected_at: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
         self._seen: Counter[bytes] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name=f"proxy-{port}", daemon=True)
@@ -99,11 +102,16 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
-    def clear(self) -> Counter[str]:
-        """Fair weather from now on; the faults injected so far, counted anew from here."""
-        self.weather, self.trap = FAIR, None
-        counted, self.injected, self._seen = self.injected, Counter(), Counter()
-        return counted
+    def clear(self) -> None:
+        """Fair weather from now on, and everything counted anew."""
+        self.weather, self.trap, self.injected, self._seen = FAIR, None, Counter(), Counter()
+        self.local.clear()
+        self.injected_at.clear()
+
+    def take(self, name: bytes) -> Counter[str]:
+        """The faults that hit requests with this name, and those without any, since the last call."""
+        common, self.injected = self.injected, Counter()
+        return common + self.injected_at.pop(name, Counter())
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -161,7 +169,7 @@ class FaultProxy:
         trap = self.trap if self.trap is not None and self.trap.pattern.search(line) else None
         if trap is not None and not trap.after:
             return await self._spring(trap, writer)
-        fault = self._fault(line)
+        fault = self._fault(line, request)
         if self.weather.down or fault == "reset":
             _reset(writer)
             return False
@@ -181,12 +189,16 @@ class FaultProxy:
             return await self._spring(trap, writer)
         return await _deliver(answer, fault, writer)
 
-    def _fault(self, line: bytes) -> Fault | None:
+    def _fault(self, line: bytes, request: bytes) -> Fault | None:
         repetition = self._seen[line]
         self._seen[line] += 1
-        fault = self.weather.fault(line, repetition)
+        name = next((name for name in tuple(self.local) if name in line or name in request), None)
+        weather, counter = self.weather, self.injected
+        if name is not None:
+            weather, counter = self.local.get(name, FAIR), self.injected_at[name]
+        fault = weather.fault(line, repetition)
         if fault is not None:
-            self.injected[fault] += 1
+            counter[fault] += 1
         return fault
 
     async def _spring(self, trap: Trap, writer: asyncio.StreamWriter) -> bool:

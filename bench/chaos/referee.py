@@ -52,14 +52,12 @@ class Referee:
 
     def judge(self, script: Script, *, started: float) -> Verdict:
         """Waits until nothing is left to do, sweeping now and then, and then looks."""
-        waiting, swept = "", started
-        while time.monotonic() - started < SETTLE_SECONDS:
+        waiting = ""
+        while time.monotonic() - started < SETTLE_SECONDS and not self._arena.closed:
             waiting = self._unsettled(script)
             if not waiting:
                 break
-            if time.monotonic() - swept > SWEEP_SECONDS:
-                swept = time.monotonic()
-                self._arena.sweep()
+            self._arena.sweep(every=SWEEP_SECONDS)
             time.sleep(POLL_SECONDS)
         losses = (f"not settled after {SETTLE_SECONDS:.0f} s: {waiting}",) if waiting else self._losses(script)
         rows = len(self._rows())

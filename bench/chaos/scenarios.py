@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -47,6 +47,10 @@ SKEWS = (-10_800, -420, 420, 10_800)
 had one."""
 
 
+COMPANY = 10
+"""Scenarios of a group."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One pipeline's life under faults. What is not named is fair."""
@@ -71,6 +75,11 @@ class Scenario:
     @property
     def pipeline(self) -> str:
         return f"chaos-{self.number:04d}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it breaks the stack for everybody. The others share one: their faults hit their own requests."""
+        return bool(self.kills or self.boundary or self.storage_down or self.registry or self.registry_down)
 
     @property
     def setting(self) -> tuple[int, bool, bool]:
@@ -101,6 +110,18 @@ def sample() -> Scenario:
         registry=dict.fromkeys((kind for kind in FAULTS if kind != "hang"), 0.01),
         events=True,
     )
+
+
+def companies(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
+    """The scenarios in groups that one stack plays at a time, by setting: those that have to be alone, are."""
+    groups: list[list[Scenario]] = []
+    for scenario in sorted(scenarios, key=lambda scenario: (scenario.setting, scenario.alone, scenario.number)):
+        last = groups[-1] if groups else []
+        if not last or scenario.alone or len(last) == COMPANY or last[0].setting != scenario.setting:
+            groups.append([scenario])
+        else:
+            last.append(scenario)
+    return groups
 
 
 def _shares(count: int) -> dict[Family, int]:

@@ -49,6 +49,15 @@ def test_a_partition_goes_from_upload_to_included(ledger: Ledger, pipeline: str)
     assert [row.state for row in ledger.rows(pipeline)] == ["removed"]
 
 
+def test_many_sightings_are_recorded_together_and_what_is_known_is_no_news(ledger: Ledger, pipeline: str) -> None:
+    sightings = [Sighting(f"{pipeline}/{number:03}.csv", "e1", 1) for number in range(230)]
+    assert ledger.see_all(pipeline, [], now=NOW) == 0
+    assert ledger.see(pipeline, sightings[150], now=NOW)
+    assert ledger.see_all(pipeline, sightings, now=NOW) == 229
+    assert ledger.see_all(pipeline, sightings, now=NOW) == 0
+    assert {row.path for row in ledger.rows(pipeline, ("pending",))} == {sighting.path for sighting in sightings}
+
+
 def test_an_overwritten_content_is_kept_beside_the_new_one(ledger: Ledger, pipeline: str) -> None:
     path = f"{pipeline}/a.csv"
     for number in range(3):

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from bench.chaos.proxy import FAULTS, FaultProxy, Trap, Weather
-from bench.chaos.scenarios import BOUNDARIES, FAMILIES, plan
+from bench.chaos.scenarios import BOUNDARIES, FAMILIES, companies, plan
 from bench.chaos.uploads import script
 from bench.floor import model_of
 from devhost.ports import free_ports
@@ -30,6 +30,15 @@ def test_the_plan_is_the_same_every_time_and_holds_every_family() -> None:
     alone = {kind for scenario in scenarios if len(scenario.storage) == 1 for kind in scenario.storage}
     assert alone == set(FAULTS)
     assert 60.0 in {scenario.registry_down for scenario in scenarios}
+
+
+def test_who_breaks_the_stack_is_alone_with_it() -> None:
+    groups = companies(plan(206, seed=7))
+    assert sum(len(group) for group in groups) == 206
+    assert all(len({scenario.setting for scenario in group}) == 1 for group in groups)
+    assert all(len(group) == 1 for group in groups if any(scenario.alone for scenario in group))
+    families = {scenario.family for group in groups if len(group) > 1 for scenario in group}
+    assert families == {"none", "storage", "events", "clock", "two hosts"}
 
 
 def test_scripts_are_the_same_every_time_and_leave_something_to_train_on() -> None:
@@ -86,7 +95,7 @@ async def test_in_fair_weather_the_proxy_changes_nothing(proxy: tuple[FaultProxy
     assert await ask(made) == 10_000
     assert await ask(made, b"y" * 100_000) == 10_000
     assert reached == ["GET /a 0", "POST /a 100000"]
-    assert made.clear().total() == 0
+    assert made.take(b"").total() == 0
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "hang"])
@@ -103,7 +112,19 @@ async def test_every_fault_is_what_it_says(proxy: tuple[FaultProxy, list[str]], 
             caught.value.close()
         assert status == {"busy": 503, "error": 500, "lost error": 500}.get(fault)
     assert bool(reached) == (fault not in {"busy", "error", "reset"})
-    assert made.clear() == {fault: 1}
+    assert made.take(b"") == {fault: 1}
+
+
+async def test_a_name_has_weather_of_its_own(proxy: tuple[FaultProxy, list[str]]) -> None:
+    made, reached = proxy
+    made.local = {b"one": Weather(shares={"busy": 1.0}), b"other": Weather()}
+    for data in (b"an other", b"neither"):
+        assert await ask(made, data) == 10_000
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        await ask(made, b"only one")
+    caught.value.close()
+    assert len(reached) == 2
+    assert (made.take(b"other"), made.take(b"one")) == ({}, {"busy": 1})
 
 
 async def test_a_connection_that_the_server_closes_is_closed_for_the_client(

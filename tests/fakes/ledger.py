@@ -20,6 +20,9 @@ class MemoryLedger:
         row = self.by_path.get((pipeline, sighting.path))
         return self._keep(ledger.sighted(pipeline, row, sighting, now=now))
 
+    def see_all(self, pipeline: str, sightings: Sequence[Sighting], *, now: str) -> int:
+        return sum(self.see(pipeline, sighting, now=now) for sighting in sightings)
+
     def forget(self, pipeline: str, path: str, *, sequencer: str, now: str) -> bool:
         row = self.by_path.get((pipeline, path))
         return self._keep(ledger.vanished(pipeline, path, row, sequencer=sequencer, now=now))
