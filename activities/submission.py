@@ -24,8 +24,6 @@ from models.manifest import Signature
 if TYPE_CHECKING:
     from models.plots.evidence import Evidence
 
-EXAMPLES = 3
-"""Rows of input that go along with a version, for people to try it with."""
 MAX_SLICE_METRICS = 200
 """Slices that become metrics, those with the most rows: a run's page lists each. All figures are in slices.csv."""
 
@@ -38,8 +36,7 @@ def make_submission(run: RunRef, workspace: Workspace, exported: dict[str, Any],
     dataset, training = documents["dataset"], documents["training"]
     evaluation, decision = documents["evaluation"], documents["decision"]
     signature, spec = Signature.from_dict(exported["signature"]), workspace.spec()
-    golden = exported["golden"]["inputs"]
-    example = {column.name: golden[column.name][:EXAMPLES] for column in signature.inputs}
+    example = {column.name: dataset["example"][column.name] for column in signature.inputs}
     window, metric = _window(dataset), yardstick(spec).metric
     curve = training.get("metric", "log_loss")
     return Submission(

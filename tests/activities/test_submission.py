@@ -61,6 +61,15 @@ def test_lineage_names_every_partition_with_its_etag_and_rows(world: World, seco
     assert (listed[0]["from"], listed[1]["to"]) == (second.tags["ratchet.data_from"], second.tags["ratchet.data_to"])
 
 
+def test_the_example_has_no_row_of_the_data(world: World, first: Submission) -> None:
+    uploaded = table(world.blobs.get(f"training/{PIPELINE}/a.csv").data)
+    sent = {(float(row["price"]), row["town"]) for row in uploaded}
+    example = list(zip(first.example["price"], first.example["town"], strict=True))
+    assert len(example) == 3
+    assert not sent & set(example)
+    assert {row["town"] for row in uploaded} >= set(first.example["town"])
+
+
 def test_the_files_say_what_it_was_made_with(first: Submission) -> None:
     files = first.files()
     assert files["spec.yaml"].decode().strip().startswith("name: shops")
