@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from activities.contracts import STEPS, RunRef
+from activities.contracts import RunRef
+from activities.decisions import DECISION
 from activities.description import Facts, describe
 from activities.evaluate import read_scores
 from activities.uploads import TRAINING
@@ -60,10 +61,10 @@ def make_submission(run: RunRef, workspace: Workspace, exported: dict[str, Any],
             "features": str(len(spec.features)),
             **{name: str(value) for name, value in spec.training.parameters.items()},
         },
-        metrics=_metrics(run, exported, evaluation, decision, metric=metric),
+        metrics=_metrics(exported, evaluation, decision, metric=metric),
         curves={f"training_{curve}": training["training_curve"], f"validation_{curve}": training["curve"]},
         tags={
-            "ratchet.decision": "promoted" if decision["promote"] else "rejected",
+            DECISION: "passed" if decision["promote"] else "rejected",
             "ratchet.dataset": dataset["id"],
             "ratchet.model_sha256": exported["sha256"],
             **{f"ratchet.{name}": moment for name, moment in window.items()},
@@ -98,7 +99,7 @@ def _files(
 
 
 def _metrics(
-    run: RunRef, exported: dict[str, Any], evaluation: dict[str, Any], decision: dict[str, Any], *, metric: str
+    exported: dict[str, Any], evaluation: dict[str, Any], decision: dict[str, Any], *, metric: str
 ) -> dict[str, float]:
     """Plain names for the challenger's; groups (a name with a slash is a section of the run's page) for the rest."""
     gain, latency = decision["gain"] or {}, evaluation["latency_ms"] or {}
@@ -107,7 +108,6 @@ def _metrics(
         **_grouped("champion", evaluation["champion"] or {}),
         **_grouped("gain", {name: gain.get(name) for name in ("value", "lower")}),
         **_grouped("latency_ms", latency),
-        **_grouped("step_seconds", dict(zip(STEPS, run.seconds, strict=False))),
         "parity_worst": exported["parity"]["worst"],
         "model_bytes": exported["bytes"],
     }

@@ -95,12 +95,6 @@ def test_the_description_says_why_from_what_and_how_to_ask(first: Submission) ->
     compile(code, "the description", "exec")
 
 
-def test_the_seconds_of_the_steps_are_told(world: World) -> None:
-    submitted = _again(world, RunRef(PIPELINE, "run-1", "2026-01-02T03:04:05+00:00", seconds=(2.0, 0.5)))
-    assert submitted.metrics["step_seconds/quiet"] == 2.0
-    assert submitted.metrics["step_seconds/claim"] == 0.5
-
-
 SLICES: list[dict[str, Any]] = [
     {"column": "town", "value": "Ghent/<é>", "challenger": {"rows": 30, "auc": 0.75}, "champion": {"auc": 0.5}},
     {"column": "town", "value": "", "challenger": {"rows": 3, "auc": None}, "champion": None},
