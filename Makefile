@@ -12,10 +12,10 @@ AZURITE := $(VENV)/azurite
 
 COMPILE := --quiet --universal --no-header --no-annotate --python-version
 
-.PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-train bench-retrain bench-skew lint format lock schema clean setup
+.PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-registry bench-train bench-retrain bench-skew lint format lock schema clean setup
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment (the other commands do it when needed)
 
@@ -58,6 +58,9 @@ bench-serving: $(READY) ## How fast predictions are, beside MLServer, BentoML, L
 
 bench-swap: $(READY) ## What a swap of the model costs under load, and over a thousand swaps
 	@$(BIN)/python -m bench.swap
+
+bench-registry: $(READY) ## How long a moved alias and a rollback take until every worker serves them
+	@$(BIN)/python -m bench.registry
 
 bench-train: $(READY) ## How fast the learning core is, beside a hand-written script
 	@$(BIN)/python -m bench.train

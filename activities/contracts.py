@@ -72,17 +72,13 @@ class RetrainRequest(Payload):
 
 @dataclass(frozen=True, slots=True)
 class RunRef(Payload):
-    """A run of a pipeline: input of most activities. `started` is ISO 8601 UTC.
-
-    `seconds` has one entry for each of the first steps of STEPS that have run; only `register` is told.
-    """
+    """A run of a pipeline: input of most activities. `started` is ISO 8601 UTC."""
 
     pipeline: str
     run: str
     started: str
     force: bool = False
     hub: str = ""
-    seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

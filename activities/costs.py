@@ -35,6 +35,19 @@ def cost_of(finish: Finish, pricing: Pricing) -> dict[str, Any]:
     }
 
 
+def figures_of(finish: Finish, pricing: Pricing) -> dict[str, float]:
+    """What the record says of seconds and costs, as metrics by name."""
+    steps, cost = steps_of(finish, pricing), cost_of(finish, pricing)
+    price = cost["price"]
+    return {
+        **{f"step_seconds/{step['name']}": step["seconds"] for step in steps},
+        **{f"step_gb_seconds/{step['name']}": step["gb_seconds"] for step in steps},
+        "cost/gb_seconds": cost["gb_seconds"],
+        "cost/executions": float(cost["executions"]),
+        **({f"cost/{price['currency']}": price["amount"]} if price else {}),
+    }
+
+
 def steps_of(finish: Finish, pricing: Pricing) -> list[dict[str, Any]]:
     """Each step that has run: seconds by the clock, seconds of work, and GB-seconds."""
     gigabytes = pricing.instance_memory_mb / MEGABYTES_A_GIGABYTE

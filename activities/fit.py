@@ -26,7 +26,8 @@ type Usable = list[tuple[PlannedPartition, dict[str, Any]]]
 
 def fit(run: RunRef, to: Dependencies) -> Fitted:
     """Writes `dataset.json` and the feature graph, and the batches of matrices that are not cached yet."""
-    from models.features import fit_features
+    from models.examples import example_rows
+    from models.features import fit_features, signature
     from models.profiles import Profile, merge
 
     workspace = to.workspace(run.pipeline, run.run)
@@ -70,6 +71,7 @@ def fit(run: RunRef, to: Dependencies) -> Fitted:
             "holdout": asdict(rule),
             "holdout_from": rule.since,
             "partitions": partitions,
+            "example": example_rows(merged, {column.name: column.kind for column in signature(spec).inputs}),
         },
     )
     known = existing_keys(to.blobs, workspace.matrices_prefix(graph_key))

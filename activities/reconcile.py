@@ -13,29 +13,32 @@ last seen to agree:
     deleted         any                    the alias is put back
 
 Each step may be repeated, and every change of the pointer is a compare-and-swap, so any number of reconcilers may work
-at once. Moves of the pointer are told to who listens here too, so that one whose process died is told all the same.
+at once. Moves of the pointer are told to who listens here too, so that one whose process died is told all the same; and
+what was decided is written on the versions (activities/decisions.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from activities.decisions import MAX_TAG_CHARACTERS, of_moves, of_waiting, write_decisions
 from activities.dependencies import Dependencies
 from activities.live import Champion, read_champion
 from activities.pointing import DoesNotServe, Reason, checked, point_at
+from activities.waiting import read_waiting
 from adapters.blobs import BlobConflict, BlobNotFound
 from adapters.events import EventType, Notice
 from adapters.pointer import LivePointer, Move, MoveKind
-from adapters.registry import CHAMPION, PREVIOUS, Registry
+from adapters.registry import CHAMPION, PREVIOUS, NoSuchVersion, Registry
 from models.errors import bounded
 
 REFUSED_TAG = "ratchet.refused"
 """Why a version that somebody wished to be the champion is not."""
 WHO = "the alias champion in the registry"
-MAX_TAG_CHARACTERS = 500
 EVENTS: dict[MoveKind, EventType] = {
     "promoted": "Ratchet.ModelPromoted",
     "approved": "Ratchet.ModelPromoted",
@@ -59,32 +62,36 @@ class Reconciled:
 class Aligned:
     """aligned.json: the alias and the pointer were last seen to agree on `version` at `generation`.
 
-    `told` is the last generation whose move was told to who listens. `etag` is the document's own.
+    `told` is the last generation whose move was told to who listens, and `waited` what was last written in the registry
+    about a challenger that waits. `etag` is the document's own.
     """
 
     generation: int = 0
     version: int = 0
     told: int = 0
+    waited: str = ""
     etag: str | None = None
 
 
 def reconcile(pipeline: str, to: Dependencies) -> Reconciled:
     """Brings alias and pointer in line, once. Raises RegistryError, PointerMoved and what storage raises."""
-    champion = read_champion(to.blobs, pipeline)
+    aligned, champion = _read(pipeline, to), read_champion(to.blobs, pipeline)
+    if champion is not None:
+        aligned = tell_moves(champion.pointer, aligned, to)
+    aligned = _tell_waiting(pipeline, aligned, to)
     if champion is None:
         return Reconciled("no champion", None, "there is no champion")
-    aligned = tell_moves(champion.pointer, _read(pipeline, to), to)
     registry, pointer = to.registry(), champion.pointer
     live, aliases = pointer.champion.version, registry.aliases(pipeline)
     alias = aliases.get(CHAMPION)
     if alias == live:
         _set_previous(registry, pointer, aliases)
-        _note(pipeline, pointer, aligned, to)
+        _note(registry, pointer, aligned, to)
         return Reconciled("in line", live, f"champion is version {live}")
     if alias is None or alias == aligned.version:
         registry.set_alias(pipeline, CHAMPION, live)
         _set_previous(registry, pointer, aliases)
-        _note(pipeline, pointer, aligned, to)
+        _note(registry, pointer, aligned, to)
         return Reconciled("alias moved", live, f"the alias champion is at version {live}")
     if aligned.generation != pointer.generation:
         reason = f"the champion was changed to version {live} ({pointer.why}) while the alias was moved, too"
@@ -102,7 +109,7 @@ def _follow_alias(registry: Registry, champion: Champion, aligned: Aligned, alia
     pointer = point_at(manifest, reason, champion, to)
     aligned = tell_moves(pointer, aligned, to)
     _set_previous(registry, pointer, {})
-    _note(pipeline, pointer, aligned, to)
+    _note(registry, pointer, aligned, to)
     return Reconciled("pointer moved", alias, f"version {alias} is live, as the alias wished")
 
 
@@ -113,13 +120,14 @@ def _refuse(
     live = pointer.champion.version
     registry.tag(pointer.pipeline, alias, REFUSED_TAG, bounded(f"{to.now()}: {reason}", MAX_TAG_CHARACTERS))
     registry.set_alias(pointer.pipeline, CHAMPION, live)
-    _note(pointer.pipeline, pointer, aligned, to)
+    _note(registry, pointer, aligned, to)
     return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
 
 
 def _set_previous(registry: Registry, pointer: LivePointer, aliases: Mapping[str, int]) -> None:
     if pointer.history and aliases.get(PREVIOUS) != pointer.history[0].version:
-        registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
+        with contextlib.suppress(NoSuchVersion):  # one that somebody deleted there is no reason to stop
+            registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
 
 
 def tell_moves(pointer: LivePointer, aligned: Aligned, to: Dependencies) -> Aligned:
@@ -136,10 +144,22 @@ def _notice(pipeline: str, move: Move) -> Notice:
     return Notice(EVENTS[move.kind], pipeline, str(move.generation), asdict(move))
 
 
-def _note(pipeline: str, pointer: LivePointer, aligned: Aligned, to: Dependencies) -> None:
+def _note(registry: Registry, pointer: LivePointer, aligned: Aligned, to: Dependencies) -> None:
     now = replace(aligned, generation=pointer.generation, version=pointer.champion.version)
     if now != aligned:
-        _write(pipeline, now, to)
+        moves = [move for move in pointer.moves if move.generation > aligned.generation]
+        write_decisions(registry, pointer.pipeline, of_moves(moves))
+        _write(pointer.pipeline, now, to)
+
+
+def _tell_waiting(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
+    """Writes on a version that it waits, or how that ended, if that is not there yet."""
+    found = read_waiting(pipeline, to)
+    if found is None or aligned.waited == (now := f"{found[0].id} {found[0].outcome}"):
+        return aligned
+    if decisions := of_waiting(found[0]):
+        write_decisions(to.registry(), pipeline, decisions)
+    return _write(pipeline, replace(aligned, waited=now), to)
 
 
 def _path(pipeline: str) -> str:
@@ -156,7 +176,7 @@ def _read(pipeline: str, to: Dependencies) -> Aligned:
 
 def _write(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
     """Another reconciler's note, if there is one meanwhile, stands: this one's work is seen by the next."""
-    document = {"generation": aligned.generation, "version": aligned.version, "told": aligned.told}
+    document = {name: value for name, value in asdict(aligned).items() if name != "etag"}
     try:
         etag = to.blobs.put(
             _path(pipeline),

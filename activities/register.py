@@ -7,6 +7,7 @@ from typing import Any
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
+from activities.live import read_champion
 from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
@@ -24,7 +25,9 @@ def register(run: RunRef, to: Dependencies) -> Done:
     exported = workspace.read("export.json")
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     registry = to.registry()
-    version = registry.register(make_submission(run, workspace, exported, model))
+    # Of a model that is the champion already, a run decides nothing: it was compared with itself.
+    anew = not _is_champion(run, workspace, exported, to)
+    version = registry.register(make_submission(run, workspace, exported, model), anew=anew)
     registry.set_alias(run.pipeline, CHALLENGER, version)
     model_path = workspace.version_path(version, "model.onnx")
     manifest = _manifest(run, workspace, exported, version, model_path)
@@ -44,6 +47,14 @@ def register(run: RunRef, to: Dependencies) -> Done:
     told = {"run": run.run, "version": version, "promote": decision["promote"], "sentence": decision["sentence"]}
     to.tell(Notice("Ratchet.ModelRegistered", run.pipeline, run.run, told))
     return Done(sentence=f"version {version}")
+
+
+def _is_champion(run: RunRef, workspace: Workspace, exported: dict[str, Any], to: Dependencies) -> bool:
+    champion = read_champion(to.blobs, run.pipeline)
+    if champion is None or run.force:
+        return False
+    made = (champion.manifest.lineage.dataset, champion.manifest.model_sha256)
+    return made == (workspace.read("dataset.json")["id"], exported["sha256"])
 
 
 def _is_same(owner: dict[str, Any], manifest: Manifest, run: RunRef) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from activities.contracts import Finish, Settled
-from activities.costs import cost_of, steps_of
+from activities.costs import cost_of, figures_of, steps_of
 from activities.dependencies import Dependencies
 from activities.judged import Judged, write_failure, write_judged
 from activities.quarantine import set_file_aside
@@ -16,7 +17,9 @@ from activities.workspace import INPUTS, OUTRUN, PlannedPartition, Workspace, re
 from adapters.blobs import BlobConflict
 from adapters.events import EventType, Notice
 from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
+from adapters.registry import RegistryError
 
+log = logging.getLogger("ratchet.registry")
 EVENTS: Mapping[str, EventType] = {"kept": "Ratchet.ModelRejected", "failed": "Ratchet.RunFailed"}
 
 
@@ -32,6 +35,7 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
         write_judged(to.blobs, finish.pipeline, Judged(**workspace.read(INPUTS), run=finish.run, at=to.now()))
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
     _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
+    _measure(finish, workspace, to)
     return Settled(_pending(finish.pipeline, to), stale=outrun)
 
 
@@ -131,6 +135,18 @@ def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> di
 def _tell(event: EventType, finish: Finish, to: Dependencies) -> None:
     data = {"run": finish.run, "outcome": finish.outcome, "sentence": finish.sentence}
     to.tell(Notice(event, finish.pipeline, finish.run, data))
+
+
+def _measure(finish: Finish, workspace: Workspace, to: Dependencies) -> None:
+    """Adds to the version what the run took and cost. The record has it too: a registry that is away ends no run."""
+    version = workspace.read_if_there("version.json")
+    if version is None:
+        return
+    figures = figures_of(finish, to.pricing)
+    try:
+        to.registry().measured(finish.pipeline, version["version"], figures, at=finish.started)
+    except RegistryError as exc:
+        log.warning("%s: the registry does not have the costs of run %s: %s", finish.pipeline, finish.run, exc)
 
 
 def _pending(pipeline: str, to: Dependencies) -> int:

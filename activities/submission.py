@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from activities.contracts import STEPS, RunRef
+from activities.contracts import RunRef
+from activities.decisions import DECISION
 from activities.description import Facts, describe
 from activities.evaluate import read_scores
 from activities.uploads import TRAINING
@@ -24,8 +25,6 @@ from models.manifest import Signature
 if TYPE_CHECKING:
     from models.plots.evidence import Evidence
 
-EXAMPLES = 3
-"""Rows of input that go along with a version, for people to try it with."""
 MAX_SLICE_METRICS = 200
 """Slices that become metrics, those with the most rows: a run's page lists each. All figures are in slices.csv."""
 
@@ -38,8 +37,7 @@ def make_submission(run: RunRef, workspace: Workspace, exported: dict[str, Any],
     dataset, training = documents["dataset"], documents["training"]
     evaluation, decision = documents["evaluation"], documents["decision"]
     signature, spec = Signature.from_dict(exported["signature"]), workspace.spec()
-    golden = exported["golden"]["inputs"]
-    example = {column.name: golden[column.name][:EXAMPLES] for column in signature.inputs}
+    example = {column.name: dataset["example"][column.name] for column in signature.inputs}
     window, metric = _window(dataset), yardstick(spec).metric
     curve = training.get("metric", "log_loss")
     return Submission(
@@ -63,10 +61,10 @@ def make_submission(run: RunRef, workspace: Workspace, exported: dict[str, Any],
             "features": str(len(spec.features)),
             **{name: str(value) for name, value in spec.training.parameters.items()},
         },
-        metrics=_metrics(run, exported, evaluation, decision, metric=metric),
+        metrics=_metrics(exported, evaluation, decision, metric=metric),
         curves={f"training_{curve}": training["training_curve"], f"validation_{curve}": training["curve"]},
         tags={
-            "ratchet.decision": "promoted" if decision["promote"] else "rejected",
+            DECISION: "passed" if decision["promote"] else "rejected",
             "ratchet.dataset": dataset["id"],
             "ratchet.model_sha256": exported["sha256"],
             **{f"ratchet.{name}": moment for name, moment in window.items()},
@@ -101,7 +99,7 @@ def _files(
 
 
 def _metrics(
-    run: RunRef, exported: dict[str, Any], evaluation: dict[str, Any], decision: dict[str, Any], *, metric: str
+    exported: dict[str, Any], evaluation: dict[str, Any], decision: dict[str, Any], *, metric: str
 ) -> dict[str, float]:
     """Plain names for the challenger's; groups (a name with a slash is a section of the run's page) for the rest."""
     gain, latency = decision["gain"] or {}, evaluation["latency_ms"] or {}
@@ -110,7 +108,6 @@ def _metrics(
         **_grouped("champion", evaluation["champion"] or {}),
         **_grouped("gain", {name: gain.get(name) for name in ("value", "lower")}),
         **_grouped("latency_ms", latency),
-        **_grouped("step_seconds", dict(zip(STEPS, run.seconds, strict=False))),
         "parity_worst": exported["parity"]["worst"],
         "model_bytes": exported["bytes"],
     }

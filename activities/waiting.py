@@ -41,7 +41,7 @@ class Waiting:
     """A challenger that waits, and what became of it. Times are ISO 8601 UTC.
 
     `id` is its run. It waits until `until`: for an approval, whose time-out then decides as `on_timeout` says, or for
-    the window that opens then.
+    the window that opens then. `supersedes` is the version that waited until this one took its place.
     """
 
     id: str
@@ -57,6 +57,7 @@ class Waiting:
     why: str = ""
     outcome: Outcome = ""
     detail: str = ""
+    supersedes: int | None = None
 
     @property
     def open(self) -> bool:
@@ -80,6 +81,7 @@ def hold_back(manifest: Manifest, promotion: Promotion, sentence: str, to: Depen
         return None
     approval = promotion.mode == "approval"
     until = now + timedelta(hours=promotion.timeout_hours) if approval else promotion.next_opening(now)
+    found = read_waiting(manifest.pipeline, to)
     waiting = Waiting(
         id=manifest.run,
         pipeline=manifest.pipeline,
@@ -89,14 +91,14 @@ def hold_back(manifest: Manifest, promotion: Promotion, sentence: str, to: Depen
         until=until.isoformat(timespec="seconds"),
         on_timeout=promotion.on_timeout if approval else "approve",
         sentence=sentence,
+        supersedes=found[0].version if found is not None and found[0].open else None,
     )
-    found = read_waiting(manifest.pipeline, to)
     if found is not None and found[0].id == waiting.id:
         waiting = found[0]
     else:
         _write(waiting, found[1] if found else None, to)
     if approval:
-        _ask(waiting, found[0] if found else None, to)
+        _ask(waiting, to)
     what = "approval" if approval else "the promotion window"
     return f"Version {waiting.version} waits for {what}, until {waiting.until}. {sentence}"
 
@@ -167,18 +169,16 @@ def _go_live(waiting: Waiting, to: Dependencies) -> Waiting:
     return replace(waiting, outcome="promoted")
 
 
-def _ask(waiting: Waiting, former: Waiting | None, to: Dependencies) -> None:
-    superseded = former.version if former is not None and former.open and former.id != waiting.id else None
+def _ask(waiting: Waiting, to: Dependencies) -> None:
     data = {
         **{name: value for name, value in asdict(waiting).items() if name in ASKED},
-        "supersedes": superseded,
         "report": f"/api/pipelines/{waiting.pipeline}/runs/{waiting.id}",
         "answer": f"/api/pipelines/{waiting.pipeline}/approvals/{waiting.id}",
     }
     to.tell(Notice("Ratchet.ApprovalNeeded", waiting.pipeline, waiting.id, data))
 
 
-ASKED = frozenset({"id", "version", "since", "until", "on_timeout", "sentence"})
+ASKED = frozenset({"id", "version", "since", "until", "on_timeout", "sentence", "supersedes"})
 
 
 def _path(pipeline: str) -> str:

@@ -1,7 +1,8 @@
 """The registry in MLflow, through its client (mlflow-skinny). Imported lazily: it takes a second.
 
 A challenger becomes one MLflow run (parameters, metrics, documents, the model) and one model version, both tagged with
-the submission's key, so that a repeat after a crash between any two calls finds what is there and goes on.
+the submission's key, so that a repeat after a crash between any two calls finds what is there and goes on. The tag
+`ratchet.run` of the version, written last, says whose judgement it shows.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from adapters.mlflow_model import model_files
-from adapters.registry import DataSource, RegistryError, Submission
+from adapters.registry import DataSource, NoSuchVersion, RegistryError, Submission
 from models.errors import bounded
 
 RUN, KEY = "ratchet.run", "ratchet.key"
@@ -50,12 +51,13 @@ class MlflowRegistry:
         self._uri = tracking_uri
         self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
-    def register(self, submission: Submission) -> int:
+    def register(self, submission: Submission, *, anew: bool = True) -> int:
         with self._errors():
             name = submission.pipeline
             self._ensure_model(name)
             run = self._tracking_run(submission)
-            if not self._versions(submission):
+            known = self._versions(submission)
+            if not known:
                 self._log(run, submission)
                 self._client.create_model_version(
                     name,
@@ -68,14 +70,21 @@ class MlflowRegistry:
             # A request that was repeated because its answer was lost has made two: the first one counts.
             first, *others = self._versions(submission)
             for other in others:
-                self._client.delete_model_version(name, str(other))
+                self._client.delete_model_version(name, other.version)
+            if anew and first.tags[RUN] != submission.run:
+                self._judge_anew(run, first, submission)
             if run.info.status != "FINISHED":
                 self._client.set_terminated(run.info.run_id, "FINISHED")
-            return first
+            return int(first.version)
 
-    def _versions(self, submission: Submission) -> list[int]:
+    def _versions(self, submission: Submission) -> list[Any]:
         wanted = f"name = '{submission.pipeline}' and tags.`{KEY}` = '{submission.key}'"
-        return sorted(int(found.version) for found in self._client.search_model_versions(wanted))
+        return sorted(self._client.search_model_versions(wanted), key=lambda found: int(found.version))
+
+    def measured(self, pipeline: str, version: int, metrics: Mapping[str, float], *, at: str) -> None:
+        with self._errors():
+            run_id = self._client.get_model_version(pipeline, str(version)).run_id
+            self._log_metrics(run_id, _metrics(metrics, _milliseconds(at)))
 
     def aliases(self, pipeline: str) -> Mapping[str, int]:
         from mlflow.exceptions import MlflowException
@@ -118,31 +127,51 @@ class MlflowRegistry:
         found = self._client.search_runs([experiment_id], f"tags.`{KEY}` = '{submission.key}'", max_results=1)
         if found:
             return found[0]
-        started = datetime.fromisoformat(submission.started) if submission.started else datetime.now(UTC)
         return self._client.create_run(
             experiment_id,
-            start_time=int(started.timestamp() * 1000),
+            start_time=_milliseconds(submission.started),
             run_name=submission.run,
             tags={**_tags(submission), NOTE: _description(submission)},
         )
 
     def _log(self, run: Any, submission: Submission) -> None:
         """Everything but the version. What is there already from an earlier try is written over with the same."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Param
 
-        # A metric of the same name, value, step and time is the same to the server: a repeat adds no second point.
-        run_id, at = run.info.run_id, run.info.start_time
-        metrics = [Metric(name, value, at, 0) for name, value in submission.metrics.items()]
-        for name, values in submission.curves.items():
-            metrics += [Metric(name, value, at, step) for step, value in enumerate(values, start=1)]
+        run_id = run.info.run_id
         self._client.log_batch(run_id, params=[Param(name, value) for name, value in submission.parameters.items()])
-        for start in range(0, len(metrics), MAX_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+        metrics = _metrics(submission.metrics, _milliseconds(submission.started))
+        for name, values in submission.curves.items():
+            for step, value in enumerate(values, start=1):
+                # At the time of the run that there is: two points of one round would be two in the picture.
+                metrics += _metrics({name: value}, run.info.start_time, step)
+        self._log_metrics(run_id, metrics)
         if submission.sources:
             self._client.log_inputs(run_id, _inputs(submission))
         model = {f"model/{name}": data for name, data in model_files(submission, run_id).items()}
+        self._log_files(run_id, {**submission.files(), **model})
+
+    def _judge_anew(self, run: Any, version: Any, submission: Submission) -> None:
+        """What another run found out about the same model takes the place of what is there."""
+        from mlflow.entities import RunTag
+
+        run_id, described = run.info.run_id, _description(submission)
+        self._log_metrics(run_id, _metrics(submission.metrics, _milliseconds(submission.started)))
+        self._log_files(run_id, submission.files())
+        tags = [RunTag(name, value) for name, value in {**_tags(submission), NOTE: described}.items()]
+        self._client.log_batch(run_id, tags=tags)
+        self._client.update_model_version(submission.pipeline, version.version, description=described)
+        for name, value in sorted(_tags(submission).items(), key=lambda tag: tag[0] == RUN):
+            if version.tags.get(name) != value:
+                self._client.set_model_version_tag(submission.pipeline, version.version, name, value)
+
+    def _log_metrics(self, run_id: str, metrics: list[Any]) -> None:
+        for start in range(0, len(metrics), MAX_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+
+    def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         with tempfile.TemporaryDirectory(prefix="ratchet-register-") as directory:
-            for name, data in {**submission.files(), **model}.items():
+            for name, data in files.items():
                 file = Path(directory, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
@@ -155,14 +184,28 @@ class MlflowRegistry:
         try:
             yield
         except (MlflowException, OSError) as exc:
+            gone = isinstance(exc, MlflowException) and exc.error_code == "RESOURCE_DOES_NOT_EXIST"
             # An address may carry a password, and this text goes into records and answers.
             secret = urlsplit(self._uri).netloc.rpartition("@")[0]
             text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
-            raise RegistryError(text.replace(f"{secret}@", "") if secret else text) from exc
+            raise (NoSuchVersion if gone else RegistryError)(
+                text.replace(f"{secret}@", "") if secret else text
+            ) from exc
 
 
 def _tags(submission: Submission) -> dict[str, str]:
     return {RUN: submission.run, KEY: submission.key, **submission.tags}
+
+
+def _metrics(figures: Mapping[str, float], at: int, step: int = 0) -> list[Any]:
+    """One of the same name, value, step and time is the same to the server: a repeat adds no second point."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, at, step) for name, value in figures.items()]
+
+
+def _milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
 def _description(submission: Submission) -> str:

@@ -20,6 +20,10 @@ class RegistryError(RatchetError):
     """The registry could not be reached or refused. Worth trying again."""
 
 
+class NoSuchVersion(RegistryError):
+    """The registry does not have that version (any more): somebody deleted it there."""
+
+
 class VersionTaken(RegistryError):
     """The registry gave a number that storage has for another run's version; versions are never written over."""
 
@@ -45,10 +49,11 @@ class DataSource:
 class Submission:
     """A challenger to be registered. `key` makes it idempotent: a second submission finds the first one's version.
 
-    Parameters may not differ between submissions with the same key; everything else may. `started` is ISO 8601, or ''
-    for now. `example` has some rows of input by column, None for missing. `curves` are metrics with a value after each
-    round, the first of them round 1. `dataset` names the `sources` together. `files` makes the files that lie beside
-    the model, by path; it is called only where they are stored, because pictures take seconds.
+    Parameters may not differ between submissions with the same key; everything else may, and what a later run submits
+    takes the place of what was there. `started` is when the run began, ISO 8601. `example` has some rows of input by
+    column, None for missing; none is one of the data's. `curves` are metrics with a value after each round, the first
+    of them round 1. `dataset` names the `sources` together. `files` makes the files that lie beside the model, by path;
+    it is called only where they are stored, because pictures take seconds.
     """
 
     pipeline: str
@@ -57,7 +62,7 @@ class Submission:
     model: bytes
     signature: Signature
     description: str
-    started: str = ""
+    started: str
     example: Mapping[str, Sequence[float | str | None]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -71,8 +76,15 @@ class Submission:
 class Registry(Protocol):
     """Synchronous. Every method raises RegistryError and may be repeated."""
 
-    def register(self, submission: Submission) -> int:
-        """The number of the version with this key; made now, or by an earlier try."""
+    def register(self, submission: Submission, *, anew: bool = True) -> int:
+        """The number of the version with this key; made now, or by an earlier try.
+
+        One of another run is told what this run found, so that it shows the latest judgement; not without `anew`.
+        """
+        ...
+
+    def measured(self, pipeline: str, version: int, metrics: Mapping[str, float], *, at: str) -> None:
+        """Adds figures to those of a version. A repeat with the same time (ISO 8601) adds nothing."""
         ...
 
     def aliases(self, pipeline: str) -> Mapping[str, int]:
@@ -80,9 +92,9 @@ class Registry(Protocol):
         ...
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
-        """Moves an alias to a version."""
+        """Moves an alias to a version. Raises NoSuchVersion."""
         ...
 
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
-        """Writes a tag on a version, where people see it beside the version."""
+        """Writes a tag on a version, where people see it beside the version. Raises NoSuchVersion."""
         ...

@@ -6,7 +6,6 @@ Deterministic: no clock but the context's, no environment, no I/O. Every figure 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -161,7 +160,7 @@ def _steps(
     progress.enter("gate")
     judged = Judged.from_dict((yield from call(context, progress, contracts.JUDGE, run)))
     progress.enter("register")
-    yield from call(context, progress, contracts.REGISTER, replace(run, seconds=tuple(progress.seconds)))
+    yield from call(context, progress, contracts.REGISTER, run)
     progress.enter("promote")
     if not judged.promote:
         return "kept", judged.sentence

@@ -27,6 +27,11 @@ blueprint = AdminBlueprint()
 log = logging.getLogger("ratchet.registry")
 
 MAX_WHY_CHARACTERS = 500
+IN_LINE_SECONDS = 0.5
+"""How long an answer waits for the registry to follow. It is about the champion, which storage has changed by then; a
+registry that is away may take a minute to be known as such."""
+_following: set[asyncio.Task[None]] = set()
+"""Work that goes on behind an answer: the event loop itself would forget it."""
 
 
 @blueprint.function_name("reconcile")
@@ -92,7 +97,9 @@ async def on_webhook(req: func.HttpRequest) -> func.HttpResponse:
 
 def _follow(pipeline: str, delivery: str) -> dict[str, Any]:
     mlflow_webhook.remember(services.blobs(), delivery)
-    return {"pipeline": pipeline, **asdict(reconcile(pipeline, services.dependencies()))}
+    done = reconcile(pipeline, services.dependencies())
+    _swap_here(pipeline)
+    return {"pipeline": pipeline, **asdict(done)}
 
 
 @blueprint.function_name("rollback")
@@ -106,7 +113,7 @@ async def roll_back(req: func.HttpRequest) -> func.HttpResponse:
         raise BadRequest("version is a whole number, or left out for the version before")
     who, why = _text(given, "who", "somebody"), _text(given, "why", "no reason was given")
     pointer = await asyncio.to_thread(rollback, pipeline, version, who=who, why=why, to=services.dependencies())
-    await asyncio.to_thread(_in_line, pipeline)
+    await _in_line(pipeline)
     return answer_json({"pipeline": pipeline, "version": pointer.champion.version, "generation": pointer.generation})
 
 
@@ -125,16 +132,31 @@ async def answer_approval(req: func.HttpRequest) -> func.HttpResponse:
     done = await asyncio.to_thread(
         decide, pipeline, req.route_params["id"], decision, who=who, why=why, to=services.dependencies()
     )
-    await asyncio.to_thread(_in_line, pipeline)
+    await _in_line(pipeline)
     return answer_json(asdict(done), status=200 if done.outcome != "refused" else 409)
 
 
-def _in_line(pipeline: str) -> None:
+async def _in_line(pipeline: str) -> None:
     """The registry follows at once when it can; when it is away, the reconciler sees to it."""
+    task = asyncio.create_task(asyncio.to_thread(_align, pipeline))
+    _following.add(task)
+    task.add_done_callback(_following.discard)
+    await asyncio.wait({task}, timeout=IN_LINE_SECONDS)
+
+
+def _align(pipeline: str) -> None:
+    _swap_here(pipeline)
     try:
         reconcile(pipeline, services.dependencies())
     except RatchetError as exc:
         log.warning("%s: the aliases will follow later: %s", pipeline, exc)
+
+
+def _swap_here(pipeline: str) -> None:
+    """This process need not wait until it looks at the pointer again; the others do within its TTL."""
+    service = services.inference_if_there()
+    if service is not None:
+        service.warm((pipeline,))
 
 
 def _text(given: Mapping[str, Any], name: str, default: str) -> str:

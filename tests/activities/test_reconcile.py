@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from activities.decisions import DECISION, WHY
 from activities.live import read_champion
 from activities.pointing import PointerMoved, Reason, checked, point_at
 from activities.reconcile import REFUSED_TAG, reconcile
@@ -65,6 +66,32 @@ def test_a_moved_alias_moves_the_champion(world: World) -> None:
     assert reconcile(PIPELINE, world.to).outcome == "in line"
 
 
+def decided(world: World) -> dict[int, str]:
+    return {version: word for (version, name), word in world.mlflow.tags.items() if name == DECISION}
+
+
+def test_versions_say_what_was_decided_about_them(world: World) -> None:
+    assert decided(world) == {1: "promoted", 2: "promoted", 3: "promoted"}
+    rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    reconcile(PIPELINE, world.to)
+    assert decided(world) == {1: "promoted", 2: "promoted", 3: "rolled back"}
+    assert world.mlflow.tags[3, WHY].endswith("ann: odd scores")
+    world.mlflow.alias["champion"] = 3
+    reconcile(PIPELINE, world.to)
+    assert decided(world)[3] == "promoted"
+
+
+def test_a_version_that_was_deleted_in_the_registry_holds_up_nothing(world: World) -> None:
+    world.mlflow.deleted.add(2)
+    rollback(PIPELINE, 1, who="ann", why="odd scores", to=world.to)
+    rollback(PIPELINE, 2, who="ann", why="not so odd", to=world.to)
+    rollback(PIPELINE, 3, who="ann", why="after all", to=world.to)
+    assert reconcile(PIPELINE, world.to).outcome == "in line"
+    assert decided(world)[3] == "promoted"
+    world.mlflow.alias["champion"] = 1
+    assert reconcile(PIPELINE, world.to).outcome == "pointer moved"
+
+
 def test_a_deleted_alias_is_put_back(world: World) -> None:
     del world.mlflow.alias["champion"]
     assert reconcile(PIPELINE, world.to).outcome == "alias moved"
@@ -100,19 +127,19 @@ def change_classes(world: World) -> None:
     world.write_spec(SPEC.replace("negative: kept", "negative: stays"))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (break_model, "the stored bytes are not those that were exported"),
-        (lose, "storage has no such version"),
-        (garble, "its model.json cannot be read"),
-        (of_another("pipeline", "others"), "its model.json belongs to version 1 of others"),
-        (of_another("version", 7), "its model.json belongs to version 7 of shops"),
-        (change_columns, "it wants the column town as category, and the pipeline has it as number"),
-        (change_classes, "it answers kept, sold, and the pipeline stays, sold"),
-    ],
-    ids=["bytes", "missing", "garbled", "foreign", "renumbered", "columns", "classes"],
-)
+SPOILED = [
+    ("bytes", break_model, "the stored bytes are not those that were exported"),
+    ("missing", lose, "storage has no such version"),
+    ("garbled", garble, "its model.json cannot be read"),
+    ("foreign", of_another("pipeline", "others"), "its model.json belongs to version 1 of others"),
+    ("renumbered", of_another("version", 7), "its model.json belongs to version 7 of shops"),
+    ("columns", change_columns, "it wants the column town as category, and the pipeline has it as number"),
+    ("classes", change_classes, "it answers kept, sold, and the pipeline stays, sold"),
+]
+"""What may be wrong with version 1."""
+
+
+@pytest.mark.parametrize(("spoil", "reason"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
 def test_a_wish_that_does_not_serve_is_refused_with_its_reason(
     world: World, spoil: Callable[[World], None], reason: str
 ) -> None:
@@ -160,7 +187,7 @@ class Dies(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("write", range(6))
+@pytest.mark.parametrize("write", range(8))
 def test_a_process_that_dies_between_any_two_steps_is_finished_by_the_next(world: World, write: int) -> None:
     """The write that it dies before: of the pointer, of an event, of a note, or in the registry."""
     world.mlflow.alias["champion"] = 1
@@ -178,12 +205,14 @@ def test_a_process_that_dies_between_any_two_steps_is_finished_by_the_next(world
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.blobs, "put", dying(world.blobs.put))
         patch.setattr(world.mlflow, "set_alias", dying(world.mlflow.set_alias))
+        patch.setattr(world.mlflow, "tag", dying(world.mlflow.tag))
         with contextlib.suppress(Dies):
             reconcile(PIPELINE, world.to)
     world.outbox.flush()
     reconcile(PIPELINE, world.to)
     assert (live(world).champion.version, live(world).generation) == (1, 4)
     assert (world.mlflow.alias["champion"], world.mlflow.alias["previous"]) == (1, 3)
+    assert "was moved to version 1" in world.mlflow.tags[1, WHY]
     heard = {
         notice.key: notice.data["version"] for notice in world.events.heard if notice.type == "Ratchet.ModelPromoted"
     }

@@ -111,6 +111,55 @@ def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: 
     assert champion.pointer.champion.version == 1
 
 
+def test_a_version_shows_what_the_latest_run_decided_about_it(world: World) -> None:
+    world.upload("a.csv", rows(0, days=20, per_day=120))
+    world.run()
+    world.upload("b.csv", rows(20, days=40, noise=1.0, per_day=200))
+    assert dies_before_it_settles(world).startswith("The champion stays: ")
+    assert world.mlflow.tags[2, "ratchet.decision"] == "rejected"
+    world.blobs.delete(f"models/{PIPELINE}/live.json")
+    record = world.run()
+    assert (record["challenger"]["version"], record["outcome"]) == (2, "kept"), "without a champion its AUC is too low"
+    assert world.mlflow.versions[1].run == "run-3"
+    assert world.mlflow.versions[1].description.startswith("Not promoted: ")
+
+
+def dies_before_it_settles(world: World) -> str:
+    """A run whose claims are given back, so that another one has the same dataset; what it would have said."""
+    run = world.start()
+    _, sentence = world.steps(run)
+    abandon(Finish(PIPELINE, run.run, run.started, "failed", "out of memory"), world.to)
+    return sentence
+
+
+def test_of_the_champion_itself_another_run_decides_nothing(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    dies_before_it_settles(world)
+    assert world.run()["challenger"]["version"] == 1
+    assert world.mlflow.tags[1, "ratchet.decision"] == "promoted"
+    assert world.mlflow.versions[0].run == "run-1"
+    assert world.mlflow.versions[0].description.startswith("Promoted: ")
+
+
+def test_the_registry_has_what_the_record_says_of_time_and_cost(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    record = world.run()
+    assert record["steps"]
+    for step in record["steps"]:
+        assert world.mlflow.measures[1, f"step_seconds/{step['name']}"] == step["seconds"]
+        assert world.mlflow.measures[1, f"step_gb_seconds/{step['name']}"] == step["gb_seconds"]
+    assert world.mlflow.measures[1, "cost/gb_seconds"] == record["cost"]["gb_seconds"]
+
+
+def test_a_registry_that_is_away_when_a_run_settles_ends_no_run(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    run = world.start()
+    outcome, sentence = world.steps(run)
+    world.mlflow.away = True
+    world.settle(run, outcome, sentence)
+    assert world.read(f"runs/{PIPELINE}/{run.run}.json")["outcome"] == "promoted"
+
+
 BAD_FILES = {
     "corrupt.parquet": b"PAR1 but then nothing",
     "no-price.csv": b"at,sold,town\n2026-01-01T00:00:00Z,1,Ghent\n",

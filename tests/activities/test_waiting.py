@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from activities.decisions import DECISION, WHY
 from activities.live import read_champion
+from activities.reconcile import reconcile
 from activities.waiting import AlreadyDecided, NothingWaits, Waiting, decide, read_waiting, tend
 from tests.activities.world import PIPELINE, SPEC, World, rows
 
@@ -96,6 +98,23 @@ def test_a_newer_challenger_takes_the_place_of_one_that_waits(world: World) -> N
         decide(PIPELINE, "run-1", "approve", who="ann", why="", to=world.to)
     decide(PIPELINE, "run-2", "approve", who="ann", why="", to=world.to)
     assert version(world) == 2
+
+
+def test_the_registry_says_what_waits_and_what_became_of_it(world: World) -> None:
+    decided = world.mlflow.tags
+    assert decided[1, DECISION] == "passed"
+    reconcile(PIPELINE, world.to)
+    assert decided[1, DECISION] == "waiting"
+    world.upload("b.csv", rows(10))
+    world.run()
+    reconcile(PIPELINE, world.to)
+    assert (decided[1, DECISION], decided[2, DECISION]) == ("superseded", "waiting")
+    decide(PIPELINE, "run-2", "reject", who="bob", why="too odd", to=world.to)
+    reconcile(PIPELINE, world.to)
+    assert (decided[2, DECISION], decided[2, WHY]) == ("rejected", "bob: too odd")
+    decided.clear()
+    reconcile(PIPELINE, world.to)
+    assert decided == {}, "it is written once"
 
 
 def test_a_repeated_step_asks_once(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ class World:
             self.call(activity, ItemRef(run.pipeline, run.run, index // 100, index % 100))
 
     def settle(self, run: RunRef, outcome: str, sentence: str) -> None:
-        settle(Finish(run.pipeline, run.run, run.started, outcome, sentence, (1.0, 2.0)), self.to)
+        settle(Finish(run.pipeline, run.run, run.started, outcome, sentence, (1.0, 2.0), (0.5, 1.5), 2), self.to)
 
     def read(self, path: str) -> Any:
         return json.loads(self.blobs.get(path).data)

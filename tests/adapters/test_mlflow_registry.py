@@ -6,17 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
 from adapters.mlflow_registry import MlflowRegistry
-from adapters.registry import DataSource, RegistryError, Submission
-from devhost.azurite import AzuritePorts
+from adapters.registry import DataSource, NoSuchVersion, RegistryError, Submission
 from devhost.ports import free_port
-from devhost.supervisor import Supervisor
-from local.parts import MLFLOW, Places, mlflow_part
 from models.manifest import InputColumn, Signature
 
 pytestmark = pytest.mark.integration
@@ -134,11 +132,53 @@ def test_a_crash_between_any_two_requests_leaves_one_whole_version(
         assert len(client.list_artifacts(version.run_id, "model")) == 8
 
 
-def test_another_run_with_the_same_key_finds_the_version(mlflow_url: str, client: MlflowClient) -> None:
+def test_another_run_with_the_same_key_finds_the_version_and_brings_it_up_to_date(
+    mlflow_url: str, client: MlflowClient
+) -> None:
     registry = MlflowRegistry(mlflow_url)
     first = registry.register(submission("r-one", key="the same"))
-    assert registry.register(submission("r-two", key="the same", metrics={"auc": 0.5})) == first
+    later = submission(
+        "r-two",
+        key="the same",
+        started="2026-01-03T03:04:05+00:00",
+        description="The champion stays.",
+        metrics={"auc": 0.5},
+        tags={"ratchet.decision": "rejected"},
+        files=lambda: {"spec.yaml": b"name: stores\n", "decision.json": b"{}"},
+    )
+    assert registry.register(later, anew=False) == first
     assert versions(client, "r-two") == []
+    for _ in range(2):
+        assert registry.register(later) == first
+    (version,) = versions(client, "r-two")
+    assert (int(version.version), versions(client, "r-one")) == (first, [])
+    assert (version.tags["ratchet.decision"], version.description) == ("rejected", "The champion stays.")
+    run = client.get_run(version.run_id)
+    assert (run.data.tags["ratchet.decision"], run.data.tags["mlflow.note.content"]) == (
+        "rejected",
+        version.description,
+    )
+    assert [point.value for point in client.get_metric_history(version.run_id, "auc")] == [0.75, 0.5]
+    assert len(client.get_metric_history(version.run_id, "validation_log_loss")) == 1499
+    assert "decision.json" in {entry.path for entry in client.list_artifacts(version.run_id)}
+
+
+def test_figures_that_come_later_are_there_once(mlflow_url: str, client: MlflowClient) -> None:
+    registry = MlflowRegistry(mlflow_url)
+    number = registry.register(submission("r-costs"))
+    for _ in range(2):
+        registry.measured("stores", number, {"cost/gb_seconds": 1.5}, at="2026-01-02T03:04:05+00:00")
+    run_id = client.get_model_version("stores", str(number)).run_id
+    assert [point.value for point in client.get_metric_history(run_id, "cost/gb_seconds")] == [1.5]
+
+
+def test_a_version_that_is_not_there_is_told(mlflow_url: str) -> None:
+    registry = MlflowRegistry(mlflow_url)
+    registry.register(submission("r-there"))
+    with pytest.raises(NoSuchVersion):
+        registry.set_alias("stores", "previous", 999)
+    with pytest.raises(NoSuchVersion):
+        registry.tag("stores", 999, "ratchet.decision", "promoted")
 
 
 def test_of_two_versions_of_one_run_the_first_stays(
@@ -171,26 +211,32 @@ def test_a_registry_that_is_away_says_so_and_keeps_its_password(monkeypatch: pyt
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_registry_that_comes_back_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends in the middle of a registration, with some of it done, and is started again."""
+def test_a_registry_that_comes_back_is_gone_on_with(
+    mlflow_url: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes away in the middle of a registration, with some of it done: nobody listens where it was."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    places = Places(tmp_path, AzuritePorts(0, 0, 0), app=0, mlflow=free_port(), events=0)
-    with Supervisor(tmp_path / "logs") as supervisor:
-        supervisor.start(mlflow_part(places))
-        original = MlflowClient.log_artifacts
+    there, nowhere = urlsplit(mlflow_url).netloc, f"127.0.0.1:{free_port()}"
+    log_artifacts, send = MlflowClient.log_artifacts, requests.Session.send
+    away = False
 
-        def ending(self: MlflowClient, *args: Any, **options: Any) -> Any:
-            supervisor.stop(MLFLOW)
-            return original(self, *args, **options)
+    def ending(self: MlflowClient, *args: Any, **options: Any) -> Any:
+        nonlocal away
+        away = True
+        return log_artifacts(self, *args, **options)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(MlflowClient, "log_artifacts", ending)
+    def sending(self: requests.Session, request: Any, **options: Any) -> Any:
+        if away:
+            request.url = request.url.replace(there, nowhere)
+        return send(self, request, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifacts", ending)
+        patch.setattr(requests.Session, "send", sending)
+        for _ in range(2):
             with pytest.raises(RegistryError, match="cannot be used"):
-                MlflowRegistry(places.mlflow_url).register(submission("r-away"))
-        with pytest.raises(RegistryError, match="cannot be used"):
-            MlflowRegistry(places.mlflow_url).register(submission("r-away"))
-        supervisor.start(mlflow_part(places))
-        number = MlflowRegistry(places.mlflow_url).register(submission("r-away"))
-        client = MlflowClient(places.mlflow_url, places.mlflow_url)
-        assert number == 1
-        assert [int(version.version) for version in versions(client, "r-away")] == [1]
+                MlflowRegistry(mlflow_url).register(submission("r-away"))
+    assert versions(client, "r-away") == []
+    number = MlflowRegistry(mlflow_url).register(submission("r-away"))
+    assert [int(version.version) for version in versions(client, "r-away")] == [number]
+    assert len(client.get_metric_history(versions(client, "r-away")[0].run_id, "validation_log_loss")) == 1499

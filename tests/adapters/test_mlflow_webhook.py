@@ -1,4 +1,4 @@
-"""Which deliveries are acted upon. What MLflow really sends is tested in tests/integration/test_registry.py."""
+"""Which deliveries are acted upon."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import contextlib
 import hashlib
 import hmac
 import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
 
 from adapters import mlflow_webhook
 from adapters.mlflow_webhook import FOLDER, AliasChange, WebhookRefused, alias_change, forget, remember, verified
+from local.webhook import subscribe
 from tests.fakes.blobs import MemoryBlobs
 
 NOW = 1_800_000_000.0
@@ -82,3 +89,64 @@ def test_a_replayed_delivery_is_refused_until_its_time_does_that() -> None:
     assert len(blobs.paths(FOLDER)) == 2
     forget(blobs, now=mlflow_webhook.FORGET_SECONDS + 1)
     assert blobs.paths(FOLDER) == []
+
+
+@dataclass
+class Receiver:
+    """What arrived, header names in lower case."""
+
+    url: str = ""
+    deliveries: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            found.deliveries.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(200)
+            self.end_headers()
+            found.arrived.set()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        found.url = f"http://127.0.0.1:{server.server_port}"
+        yield found
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.integration
+def test_what_mlflow_sends_is_taken_once_and_only_as_it_was_sent(mlflow_url: str, receiver: Receiver) -> None:
+    subscribe(mlflow_url, receiver.url, "a shared secret")
+    client = MlflowClient(mlflow_url, mlflow_url)
+    run = client.create_run("0")
+    client.create_registered_model("hooked")
+    client.create_model_version(
+        "hooked", f"{run.info.artifact_uri}/model", run_id=run.info.run_id, await_creation_for=0
+    )
+    client.set_registered_model_alias("hooked", "champion", "1")
+    assert receiver.arrived.wait(30)
+    for webhook in client.list_webhooks():
+        client.delete_webhook(webhook.webhook_id)
+    headers, body = receiver.deliveries[0]
+    now, blobs = time.time(), MemoryBlobs()
+    remember(blobs, verified(headers, body, secret="a shared secret", now=now))
+    assert alias_change(body) == AliasChange("hooked", "champion")
+    with pytest.raises(WebhookRefused, match="seen before"):
+        remember(blobs, verified(headers, body, secret="a shared secret", now=now))
+    with pytest.raises(WebhookRefused, match="clock"):
+        verified(headers, body, secret="a shared secret", now=now + 400)
+    for forged, secret in ((body.replace(b"champion", b"champions"), "a shared secret"), (body, "another secret")):
+        with pytest.raises(WebhookRefused, match="signature"):
+            verified(headers, forged, secret=secret, now=now)
+    with pytest.raises(WebhookRefused, match="signature"):
+        verified(headers | {mlflow_webhook.DELIVERY: "another"}, body, secret="a shared secret", now=now)

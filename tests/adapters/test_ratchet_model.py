@@ -91,7 +91,7 @@ class Registered:
 def registered(mlflow_url: str) -> Registered:
     signature = Signature(tuple(InputColumn(name, kind) for name, kind in KINDS.items()), CLASSES, CLASSES[0])
     registry = MlflowRegistry(mlflow_url)
-    submission = Submission(NAME, "r", "r", graph(), signature, "It is.", example=FEED)
+    submission = Submission(NAME, "r", "r", graph(), signature, "It is.", "2026-01-02T03:04:05Z", example=FEED)
     registry.set_alias(NAME, "champion", registry.register(submission))
     mlflow.set_tracking_uri(mlflow_url)
     return Registered(mlflow_url)

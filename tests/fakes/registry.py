@@ -5,41 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adapters.events import EventsUnavailable, Notice
-from adapters.registry import RegistryError, Submission
+from adapters.registry import NoSuchVersion, RegistryError, Submission
 
 
 class MemoryRegistry:
-    """Implements adapters.registry.Registry. With `away`, every call raises."""
+    """Implements adapters.registry.Registry. With `away`, every call raises; `deleted` versions are not there."""
 
     def __init__(self) -> None:
         self.away = False
         self.versions: list[Submission] = []
         self.alias: dict[str, int] = {}
         self.tags: dict[tuple[int, str], str] = {}
+        self.deleted: set[int] = set()
+        self.measures: dict[tuple[int, str], float] = {}
 
-    def register(self, submission: Submission) -> int:
+    def register(self, submission: Submission, *, anew: bool = True) -> int:
         self._reach()
         for number, known in enumerate(self.versions, start=1):
             if known.key == submission.key:
+                if anew and known.run != submission.run:
+                    self._keep(number, submission)
                 return number
         self.versions.append(submission)
+        self._keep(len(self.versions), submission)
         return len(self.versions)
+
+    def _keep(self, number: int, submission: Submission) -> None:
+        self.versions[number - 1] = submission
+        self.tags.update({(number, name): value for name, value in submission.tags.items()})
+
+    def measured(self, pipeline: str, version: int, metrics: Mapping[str, float], *, at: str) -> None:
+        self._reach()
+        self.measures.update({(version, name): value for name, value in metrics.items()})
 
     def aliases(self, pipeline: str) -> Mapping[str, int]:
         self._reach()
         return dict(self.alias)
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
-        self._reach()
+        self._reach(version)
         self.alias[alias] = version
 
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
-        self._reach()
+        self._reach(version)
         self.tags[version, name] = value
 
-    def _reach(self) -> None:
+    def _reach(self, version: int = 0) -> None:
         if self.away:
             raise RegistryError("the model registry cannot be used")
+        if version in self.deleted:
+            raise NoSuchVersion(f"there is no version {version}")
 
 
 class Listener:

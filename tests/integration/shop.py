@@ -7,8 +7,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from azure.storage.blob import BlobServiceClient
@@ -50,9 +51,9 @@ class Shop:
         with self.blobs.get_blob_client(container, name) as blob:
             return blob.download_blob().readall()
 
-    def ask(self, path: str, document: Any = None) -> Reply:
+    def ask(self, path: str, document: Any = None, headers: Mapping[str, str] = MappingProxyType({})) -> Reply:
         data = None if document is None else json.dumps(document).encode()
-        request = urllib.request.Request(self.stack.app_url + path, data=data)
+        request = urllib.request.Request(self.stack.app_url + path, data=data, headers=dict(headers))
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return Reply(response.status, _lower(response.headers), json.loads(response.read() or b"null"))

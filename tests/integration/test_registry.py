@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from activities.reconcile import REFUSED_TAG
+from adapters.mlflow_webhook import DELIVERY, SIGNATURE, TIMESTAMP
 from tests.activities.world import rows
 from tests.integration.shop import Shop
 
@@ -24,6 +28,13 @@ def alias(client: MlflowClient, shop: Shop, name: str) -> int:
     return int(client.get_model_version_by_alias(shop.name, name).version)
 
 
+def forged_delivery(shop: Shop) -> int:
+    """The status of a webhook that says that the alias was moved, signed with a guess."""
+    now, document = str(int(time.time())), {"entity": "model_version_alias", "data": {"name": shop.name}}
+    headers = {SIGNATURE: "v1,Z3Vlc3M=", TIMESTAMP: now, DELIVERY: uuid.uuid4().hex}
+    return shop.ask("/api/mlflow/webhook", document, headers).status
+
+
 @pytest.mark.pipeline("wish")
 def test_the_alias_moves_the_served_model_and_a_rollback_moves_the_alias(shop: Shop) -> None:
     client = MlflowClient(shop.stack.mlflow_url, shop.stack.mlflow_url)
@@ -33,9 +44,13 @@ def test_the_alias_moves_the_served_model_and_a_rollback_moves_the_alias(shop: S
     shop.eventually(lambda: served(shop) == "2")
     assert (alias(client, shop, "champion"), alias(client, shop, "previous")) == (2, 1)
 
-    # The webhook: nothing else looks at the alias here, since the reconciler's timer is years away.
-    client.set_registered_model_alias(shop.name, "champion", "1")
-    shop.eventually(lambda: served(shop) == "1")
+    # The webhook, in a flood of forged ones: nothing else looks at the alias here, since the reconciler's timer is
+    # years away.
+    with ThreadPoolExecutor(8) as pool:
+        flood = [pool.submit(forged_delivery, shop) for _ in range(200)]
+        client.set_registered_model_alias(shop.name, "champion", "1")
+        shop.eventually(lambda: served(shop) == "1")
+    assert {each.result() for each in flood} == {403}
     assert shop.status()["champion"]["why"] == "the alias champion was moved to version 1"
     shop.eventually(lambda: alias(client, shop, "previous") == 2)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +69,26 @@ async def test_a_rollback_with_the_registry_away(served: World) -> None:
     assert (live(served), served.mlflow.alias["champion"]) == (1, 2)
     served.mlflow.away = False
     registry.see_to(PIPELINE)
+    assert served.mlflow.alias["champion"] == 1
+
+
+async def test_a_rollback_does_not_wait_for_a_registry_that_hangs(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    aliases = served.mlflow.aliases
+
+    def hanging(pipeline: str) -> Any:
+        assert goes_on.wait(60)
+        return aliases(pipeline)
+
+    monkeypatch.setattr(registry, "IN_LINE_SECONDS", 0.01)
+    monkeypatch.setattr(served.mlflow, "aliases", hanging)
+    assert (await answer(registry.roll_back, request({"version": 1})))[0] == 200
+    assert (live(served), served.mlflow.alias["champion"]) == (1, 2)
+    following = set(registry._following)
+    goes_on.set()
+    await asyncio.wait(following, timeout=60)
     assert served.mlflow.alias["champion"] == 1
 
 

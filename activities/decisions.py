@@ -1,0 +1,65 @@
+"""What was decided about each version, written on it in the registry, where people look, as `ratchet.decision`:
+
+    passed          the gate let it through, and nothing more has happened yet
+    rejected        the gate or a person said no
+    waiting         for approval, or for the hours in which the pipeline may change
+    superseded      a newer challenger took its place while it waited
+    refused         it was approved, but does not serve
+    promoted        it is or was the champion
+    rolled back     it was the champion, and a person went back to another one
+
+The gate's are written when a version is registered; the others follow from what storage says, so that a registry that
+was away learns them later, with `ratchet.why`: when, who and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from activities.waiting import Waiting
+from adapters.pointer import Move
+from adapters.registry import NoSuchVersion, Registry
+from models.errors import bounded
+
+DECISION, WHY = "ratchet.decision", "ratchet.why"
+MAX_TAG_CHARACTERS = 500
+
+type Word = Literal["passed", "rejected", "waiting", "superseded", "refused", "promoted", "rolled back"]
+type Decisions = dict[int, tuple[Word, str]]
+"""By version: what was decided, and when, by whom and why."""
+WORDS: Mapping[str, Word] = {"": "waiting", "rejected": "rejected", "refused": "refused"}
+"""By a waiting challenger's outcome. Of one that was promoted, the pointer's move tells."""
+
+
+def write_decisions(registry: Registry, pipeline: str, decisions: Decisions) -> None:
+    """Raises RegistryError. A version that was deleted in the registry has nobody to tell."""
+    for version, (word, why) in sorted(decisions.items()):
+        with contextlib.suppress(NoSuchVersion):
+            registry.tag(pipeline, version, DECISION, word)
+            registry.tag(pipeline, version, WHY, bounded(why, MAX_TAG_CHARACTERS))
+
+
+def of_moves(moves: Iterable[Move]) -> Decisions:
+    """What moves of the pointer decided, the latest of each version."""
+    found: Decisions = {}
+    for move in sorted(moves, key=lambda each: each.generation):
+        said = f"{move.since} {move.who}: {move.why}"
+        found[move.version] = "promoted", said
+        if move.kind == "rolled back" and move.former is not None:
+            found[move.former] = "rolled back", said
+    return found
+
+
+def of_waiting(waiting: Waiting) -> Decisions:
+    """What became of a challenger that waits or waited, and of the one whose place it took."""
+    found: Decisions = {}
+    if waiting.supersedes is not None:
+        found[waiting.supersedes] = "superseded", f"{waiting.since} version {waiting.version} took its place"
+    word = WORDS.get(waiting.outcome)
+    if word == "waiting":
+        found[waiting.version] = word, f"{waiting.since} until {waiting.until}, then {waiting.on_timeout}"
+    elif word is not None:
+        found[waiting.version] = word, f"{waiting.who}: {waiting.detail or waiting.why}"
+    return found
