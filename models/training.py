@@ -194,7 +194,11 @@ def _split(parts: Sequence[TrainingRows], spec: PipelineSpec, holdout: HoldoutRu
         teaching.append(np.flatnonzero(usable & ~stopping).astype(np.int32))
         validating.append(np.flatnonzero(usable & stopping).astype(np.int32))
     class_weights = _class_weights(parts, teaching, spec)
-    return tuple(_taken(parts, rows, spec, newest, class_weights) for rows in (teaching, validating))  # type: ignore[return-value]
+    taken = tuple(_taken(parts, rows, spec, newest, class_weights) for rows in (teaching, validating))
+    for part in parts:
+        # From here on only the features are read.
+        part.release()
+    return taken  # type: ignore[return-value]
 
 
 def _validates(part: TrainingRows, spec: PipelineSpec, holdout: HoldoutRule, end: float) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from models.folds import folds
-from models.matrices import MatrixPart, matrix_part
+from models.matrices import MatrixPart, MatrixWriter, matrix_part
 from models.partitions import LABEL, TIME
 
 
@@ -59,6 +59,31 @@ def test_a_file_is_mapped_to_the_same_arrays(rows: int, tmp_path: Path) -> None:
     assert after.to_bytes() == before.to_bytes()
 
 
+@pytest.mark.parametrize("sizes", [[50], [20, 30], [0, 50], [1] * 50])
+def test_rows_may_be_written_some_at_a_time(sizes: list[int], tmp_path: Path) -> None:
+    whole, path = part(), tmp_path / "part.bin"
+    with path.open("wb") as stream:
+        writer, start = MatrixWriter(stream, rows=50, columns=3), 0
+        for size in sizes:
+            names = ("x", "y", "time", "fold", "weight")
+            writer.add(MatrixPart(**{name: getattr(whole, name)[start : start + size] for name in names}))
+            start += size
+    assert path.read_bytes() == whole.to_bytes()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 30_000])
+def test_a_mapped_part_can_be_cut_and_let_go_piece_by_piece(rows: int, tmp_path: Path) -> None:
+    before, path = part(rows), tmp_path / "part.bin"
+    path.write_bytes(before.to_bytes())
+    pieces = MatrixPart.open(path).cut(7_000)
+    for piece in pieces:
+        piece.release()
+    for name in ("x", "y", "time", "fold", "weight"):
+        together = np.concatenate([getattr(piece, name) for piece in pieces])
+        np.testing.assert_array_equal(together, getattr(before, name))
+    assert max(len(piece.x) for piece in pieces) <= 7_000
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"x" + b, lambda b: b[:40], lambda b: b""]
 )
@@ -104,6 +129,7 @@ def test_folds_are_uniform_and_independent_of_the_number_of_rows() -> None:
     assert chi_square < 43.8  # 99.9 % of the distribution with 19 degrees of freedom
     assert abs(np.corrcoef(many[:-1], many[1:])[0, 1]) < 0.02
     np.testing.assert_array_equal(folds("a", 10), many[:10])
+    np.testing.assert_array_equal(folds("a", 10, before=70), many[70:80])
 
 
 def test_folds_differ_between_partitions_and_never_between_versions() -> None:
