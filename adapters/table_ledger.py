@@ -30,7 +30,8 @@ unless something writes in a loop."""
 MAX_TOGETHER = 100
 """Changes in one transaction: Azure's limit."""
 
-CHANGED_MEANWHILE = frozenset({404, 409, 412})
+NOT_FOUND = 404
+CHANGED_MEANWHILE = frozenset({NOT_FOUND, 409, 412})
 """How a transaction says that a row is gone, is there already, or is another one by now."""
 
 type Change = Callable[[Partition | None], Partition | None]
@@ -65,10 +66,11 @@ class TableLedger:
     def _see_together(self, pipeline: str, sightings: Sequence[Sighting], *, now: str) -> int:
         """In one transaction when there is no row of any of them, else each for itself."""
         rows = [ledger.sighted(pipeline, None, sighting, now=now) for sighting in sightings]
+        changes = [("create", _entity(_key(row.path), row)) for row in rows if row is not None]
         with _errors(""):
             try:
-                self._table.submit_transaction([("create", _entity(_key(row.path), row)) for row in rows if row])
-            except (ResourceNotFoundError, TableTransactionError) as exc:
+                self._with_table(lambda: self._table.submit_transaction(changes))
+            except TableTransactionError as exc:
                 if exc.status_code not in CHANGED_MEANWHILE:
                     raise
                 return sum(self.see(pipeline, sighting, now=now) for sighting in sightings)
@@ -138,7 +140,7 @@ class TableLedger:
                     fields, mode=UpdateMode.REPLACE, etag=etag, match_condition=MatchConditions.IfNotModified
                 )
             else:
-                self._create(fields)
+                self._with_table(lambda: self._table.create_entity(fields))
         except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
             return False
         except TableTransactionError as exc:
@@ -147,14 +149,17 @@ class TableLedger:
             return False
         return True
 
-    def _create(self, fields: dict[str, Any]) -> None:
+    def _with_table(self, write: Callable[[], Any]) -> None:
+        """The first write finds no table."""
         try:
-            self._table.create_entity(fields)
-        except ResourceNotFoundError:
+            write()
+        except (ResourceNotFoundError, TableTransactionError) as exc:
+            if exc.status_code != NOT_FOUND:
+                raise
             # Another writer may make it in between, which is what we want.
             with suppress(ResourceExistsError):
                 self._table.create_table()
-            self._table.create_entity(fields)
+            write()
 
 
 def _key(path: str) -> str:

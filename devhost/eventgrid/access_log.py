@@ -112,12 +112,16 @@ class LogFollower:
         self.log = log
         self.gap = False
         self._position = start
+        self._unchanged: tuple[int, ...] | None = None
 
     def read(self) -> tuple[list[bytes], Position | None]:
         """The complete lines written since the last read (at most about READ_BYTES), and the place behind them.
 
         An empty list when there is nothing new, or no log yet. The place moves only by `advance`.
         """
+        state = _state(self.log)
+        if state is not None and state == self._unchanged:
+            return [], self._position  # it is asked hundreds of times a second
         aside = self.log.with_name(self.log.name + ".1")
         if self._holds_position(aside):
             lines, position = self._read(aside)
@@ -126,7 +130,9 @@ class LogFollower:
         elif self._position is not None and self.log.exists() and not self._holds_position(self.log):
             self.gap = True
             self._position = None
-        return self._read(self.log)
+        lines, position = self._read(self.log)
+        self._unchanged = None if lines else state
+        return lines, position
 
     def end(self) -> Position | None:
         """The end of the log as it is now; None when there is no log yet."""
@@ -150,6 +156,15 @@ class LogFollower:
             return [], at
         lines, end = _complete_lines(log, at.offset if at is not None and at.file == file else 0)
         return (lines, _position(log, file, end)) if lines else ([], at)
+
+
+def _state(log: Path) -> tuple[int, ...] | None:
+    """What changes with every write."""
+    try:
+        state = log.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _identity(log: Path) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
+from azure.data.tables import TableClient, TableTransactionError
 
 from adapters.ledger import Claim, Ledger, LedgerError, Settlement, Sighting
 from adapters.settings import read_settings
@@ -56,6 +58,30 @@ def test_many_sightings_are_recorded_together_and_what_is_known_is_no_news(ledge
     assert ledger.see_all(pipeline, sightings, now=NOW) == 229
     assert ledger.see_all(pipeline, sightings, now=NOW) == 0
     assert {row.path for row in ledger.rows(pipeline, ("pending",))} == {sighting.path for sighting in sightings}
+
+
+class NoTableYet:
+    """A table client that says what the real one says before there is a table."""
+
+    def __init__(self) -> None:
+        self.made, self.rows = False, 0
+
+    def submit_transaction(self, changes: list[Any]) -> None:
+        if not self.made:
+            error = TableTransactionError(message="TableNotFound")
+            error.status_code = 404
+            raise error
+        self.rows += len(changes)
+
+    def create_table(self) -> None:
+        self.made = True
+
+
+def test_the_first_of_many_sightings_make_the_table(pipeline: str) -> None:
+    table = NoTableYet()
+    sightings = [Sighting(f"{pipeline}/{number:03}.csv", "e1", 1) for number in range(230)]
+    assert TableLedger(cast(TableClient, table)).see_all(pipeline, sightings, now=NOW) == 230
+    assert table.rows == 230
 
 
 def test_an_overwritten_content_is_kept_beside_the_new_one(ledger: Ledger, pipeline: str) -> None:
