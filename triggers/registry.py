@@ -30,8 +30,8 @@ MAX_WHY_CHARACTERS = 500
 IN_LINE_SECONDS = 0.5
 """How long an answer waits for the registry to follow. It is about the champion, which storage has changed by then; a
 registry that is away may take a minute to be known as such."""
-_following: set[asyncio.Task[None]] = set()
-"""Work that goes on behind an answer: the event loop itself would forget it."""
+_following: dict[str, asyncio.Task[None]] = {}
+"""By pipeline, the latest work that goes on behind an answer: the event loop itself would forget it."""
 
 
 @blueprint.function_name("reconcile")
@@ -138,14 +138,20 @@ async def answer_approval(req: func.HttpRequest) -> func.HttpResponse:
 
 async def _in_line(pipeline: str) -> None:
     """The registry follows at once when it can; when it is away, the reconciler sees to it."""
-    task = asyncio.create_task(asyncio.to_thread(_align, pipeline))
-    _following.add(task)
-    task.add_done_callback(_following.discard)
+    task = asyncio.create_task(_follow_up(pipeline, _following.get(pipeline)))
+    _following[pipeline] = task
     await asyncio.wait({task}, timeout=IN_LINE_SECONDS)
 
 
+async def _follow_up(pipeline: str, former: asyncio.Task[None] | None) -> None:
+    await asyncio.to_thread(_swap_here, pipeline)
+    if former is not None and not former.done():
+        # While the registry is away each of them takes long, and together they would take all threads.
+        await asyncio.wait({former})
+    await asyncio.to_thread(_align, pipeline)
+
+
 def _align(pipeline: str) -> None:
-    _swap_here(pipeline)
     try:
         reconcile(pipeline, services.dependencies())
     except RatchetError as exc:
