@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 
 import azure.functions as func
 
-from activities.reconcile import reconcile
+from activities.pointing import PointerMoved
+from activities.reconcile import Reconciled, reconcile
 from activities.rollback import rollback
 from activities.waiting import decide, tend
 from adapters import mlflow_webhook
@@ -30,6 +32,7 @@ MAX_WHY_CHARACTERS = 500
 IN_LINE_SECONDS = 0.5
 """How long an answer waits for the registry to follow. It is about the champion, which storage has changed by then; a
 registry that is away may take a minute to be known as such."""
+MOST_LOOKS = 3
 _following: dict[str, asyncio.Task[None]] = {}
 """By pipeline, the latest work that goes on behind an answer: the event loop itself would forget it."""
 
@@ -97,9 +100,21 @@ async def on_webhook(req: func.HttpRequest) -> func.HttpResponse:
 
 def _follow(pipeline: str, delivery: str) -> dict[str, Any]:
     mlflow_webhook.remember(services.blobs(), delivery)
-    done = reconcile(pipeline, services.dependencies())
+    try:
+        done = _reconciled(pipeline)
+    except Exception:
+        mlflow_webhook.give_back(services.blobs(), delivery)
+        raise
     _swap_here(pipeline)
     return {"pipeline": pipeline, **asdict(done)}
+
+
+def _reconciled(pipeline: str) -> Reconciled:
+    """Whoever comes too late looks again: MLflow does not repeat a delivery for that."""
+    for _ in range(MOST_LOOKS - 1):
+        with contextlib.suppress(PointerMoved):
+            return reconcile(pipeline, services.dependencies())
+    return reconcile(pipeline, services.dependencies())
 
 
 @blueprint.function_name("rollback")
