@@ -8,6 +8,7 @@ from typing import Any
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.live import read_champion
+from activities.pointing import withdrawn_dataset
 from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
@@ -25,8 +26,7 @@ def register(run: RunRef, to: Dependencies) -> Done:
     exported = workspace.read("export.json")
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     registry = to.registry()
-    # Of a model that is the champion already, a run decides nothing: it was compared with itself.
-    anew = not _is_champion(run, workspace, exported, to)
+    anew = not _is_settled(run, workspace, exported, to)
     version = registry.register(make_submission(run, workspace, exported, model), anew=anew)
     registry.set_alias(run.pipeline, CHALLENGER, version)
     model_path = workspace.version_path(version, "model.onnx")
@@ -49,12 +49,16 @@ def register(run: RunRef, to: Dependencies) -> Done:
     return Done(sentence=f"version {version}")
 
 
-def _is_champion(run: RunRef, workspace: Workspace, exported: dict[str, Any], to: Dependencies) -> bool:
+def _is_settled(run: RunRef, workspace: Workspace, exported: dict[str, Any], to: Dependencies) -> bool:
+    """Whether this run decides nothing about the model, if it is known: it is the champion, and so was compared with
+    itself, or a person has withdrawn it.
+    """
     champion = read_champion(to.blobs, run.pipeline)
     if champion is None or run.force:
         return False
+    dataset = workspace.read("dataset.json")["id"]
     made = (champion.manifest.lineage.dataset, champion.manifest.model_sha256)
-    return made == (workspace.read("dataset.json")["id"], exported["sha256"])
+    return made == (dataset, exported["sha256"]) or withdrawn_dataset(champion.pointer, dataset) is not None
 
 
 def _is_same(owner: dict[str, Any], manifest: Manifest, run: RunRef) -> bool:

@@ -58,11 +58,19 @@ def verified(headers: Mapping[str, str], body: bytes, *, secret: str, now: float
 
 def remember(blobs: BlobStore, delivery: str) -> None:
     """Notes a verified delivery, for all processes. Raises WebhookRefused when it was seen before."""
-    path = f"{FOLDER}{hashlib.sha256(delivery.encode()).hexdigest()[:40]}"
     try:
-        blobs.put(path, b"", only_new=True)
+        blobs.put(_path(delivery), b"", only_new=True)
     except BlobConflict as exc:
         raise WebhookRefused("this delivery was seen before") from exc
+
+
+def give_back(blobs: BlobStore, delivery: str) -> None:
+    """Forgets a delivery that came to nothing: MLflow sends it again, with the same id."""
+    blobs.delete(_path(delivery))
+
+
+def _path(delivery: str) -> str:
+    return f"{FOLDER}{hashlib.sha256(delivery.encode()).hexdigest()[:40]}"
 
 
 def forget(blobs: BlobStore, *, now: float) -> None:

@@ -39,7 +39,7 @@ from local.flights import PIPELINE
 from local.parts import CONTAINERS, MLFLOW, REPOSITORY, Places, host_part, mlflow_part
 from local.webhook import WebhookNotMade, subscribe
 
-WORKERS, MOVES, ROLLBACKS, HUNG = 2, 40, 40, 5
+WORKERS, MOVES, ROLLBACKS, HUNG = 2, 20, 20, 5
 BAR_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 SECRET = "bench"  # noqa: S105 (of a stack that lives for minutes on loopback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 
 import azure.functions as func
 
-from activities.reconcile import reconcile
+from activities.pointing import PointerMoved
+from activities.reconcile import Reconciled, reconcile
 from activities.rollback import rollback
 from activities.waiting import decide, tend
 from adapters import mlflow_webhook
@@ -30,8 +32,9 @@ MAX_WHY_CHARACTERS = 500
 IN_LINE_SECONDS = 0.5
 """How long an answer waits for the registry to follow. It is about the champion, which storage has changed by then; a
 registry that is away may take a minute to be known as such."""
-_following: set[asyncio.Task[None]] = set()
-"""Work that goes on behind an answer: the event loop itself would forget it."""
+MOST_LOOKS = 3
+_following: dict[str, asyncio.Task[None]] = {}
+"""By pipeline, the latest work that goes on behind an answer: the event loop itself would forget it."""
 
 
 @blueprint.function_name("reconcile")
@@ -97,9 +100,21 @@ async def on_webhook(req: func.HttpRequest) -> func.HttpResponse:
 
 def _follow(pipeline: str, delivery: str) -> dict[str, Any]:
     mlflow_webhook.remember(services.blobs(), delivery)
-    done = reconcile(pipeline, services.dependencies())
+    try:
+        done = _reconciled(pipeline)
+    except Exception:
+        mlflow_webhook.give_back(services.blobs(), delivery)
+        raise
     _swap_here(pipeline)
     return {"pipeline": pipeline, **asdict(done)}
+
+
+def _reconciled(pipeline: str) -> Reconciled:
+    """Whoever comes too late looks again: MLflow does not repeat a delivery for that."""
+    for _ in range(MOST_LOOKS - 1):
+        with contextlib.suppress(PointerMoved):
+            return reconcile(pipeline, services.dependencies())
+    return reconcile(pipeline, services.dependencies())
 
 
 @blueprint.function_name("rollback")
@@ -138,14 +153,20 @@ async def answer_approval(req: func.HttpRequest) -> func.HttpResponse:
 
 async def _in_line(pipeline: str) -> None:
     """The registry follows at once when it can; when it is away, the reconciler sees to it."""
-    task = asyncio.create_task(asyncio.to_thread(_align, pipeline))
-    _following.add(task)
-    task.add_done_callback(_following.discard)
+    task = asyncio.create_task(_follow_up(pipeline, _following.get(pipeline)))
+    _following[pipeline] = task
     await asyncio.wait({task}, timeout=IN_LINE_SECONDS)
 
 
+async def _follow_up(pipeline: str, former: asyncio.Task[None] | None) -> None:
+    await asyncio.to_thread(_swap_here, pipeline)
+    if former is not None and not former.done():
+        # While the registry is away each of them takes long, and together they would take all threads.
+        await asyncio.wait({former})
+    await asyncio.to_thread(_align, pipeline)
+
+
 def _align(pipeline: str) -> None:
-    _swap_here(pipeline)
     try:
         reconcile(pipeline, services.dependencies())
     except RatchetError as exc:

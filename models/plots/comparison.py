@@ -61,12 +61,12 @@ def champion_against_challenger(evidence: Evidence) -> bytes | None:
     ours, theirs = evidence.challenger[:, column], evidence.champion[:, column]
     low, high = float(min(ours.min(), theirs.min())), float(max(ours.max(), theirs.max()))
     high = high if high > low else low + 1.0
-    counts, _, _ = np.histogram2d(theirs, ours, bins=CELLS, range=[[low, high], [low, high]])
+    counts, _, _ = np.histogram2d(theirs, ours, bins=style.cells(len(ours), CELLS), range=[[low, high], [low, high]])
     left.imshow(
         np.ma.masked_equal(np.log1p(counts.T), 0),
         origin="lower",
         extent=(low, high, low, high),
-        cmap="Blues",
+        cmap=style.COUNTS,
         aspect="auto",
     )
     left.plot([low, high], [low, high], color=style.INK, linewidth=1, linestyle=":")

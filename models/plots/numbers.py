@@ -27,9 +27,9 @@ def predicted_against_actual(evidence: Evidence) -> bytes | None:
     )
     low, high = np.percentile(np.concatenate([said, seen]), [TRIMMED, 100 - TRIMMED])
     high = high if high > low else low + 1.0
-    counts, _, _ = np.histogram2d(said, seen, bins=CELLS, range=[[low, high], [low, high]])
+    counts, _, _ = np.histogram2d(said, seen, bins=style.cells(len(said), CELLS), range=[[low, high], [low, high]])
     image = panel.imshow(
-        np.ma.masked_equal(counts.T, 0), origin="lower", extent=(low, high, low, high), aspect="auto", cmap="Blues"
+        np.ma.masked_equal(counts.T, 0), origin="lower", extent=(low, high, low, high), aspect="auto", cmap=style.COUNTS
     )
     panel.plot([low, high], [low, high], color=style.INK, linewidth=1, linestyle=":")
     bar = figure.colorbar(image, ax=panel)

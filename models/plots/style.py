@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -34,6 +36,11 @@ CLASS_STYLES = tuple(
 )
 CURVE_POINTS = 400
 """Points drawn of a curve that has one for every row: more than the picture has pixels for are of no use."""
+COUNTS = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1, 256)))
+"""Colours for how many rows are in a cell, from one on: the first is dark enough to be seen on white."""
+FEW_ROWS = 400
+LEAST_ENTRIES = 4
+"""Room that horizontal entries take at least: fewer would be thick blocks."""
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 12.5, 11, 9.5
 
 
@@ -114,10 +121,16 @@ def thinned(*arrays: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
     return [array[places] for array in arrays]
 
 
+def cells(rows: int, most: int) -> int:
+    """Into how many cells a side is divided: few rows would be lost in small ones."""
+    return most if rows > FEW_ROWS else most // 3
+
+
 def name_rows(panel: Axes, names: Sequence[str]) -> None:
     """Horizontal entries from the top down, each with its name at the left."""
     panel.set_yticks(range(len(names)), [plain(short(name)) for name in names], fontsize=TEXT_SIZE - 0.5)
-    panel.set_ylim(len(names) - 0.5, -0.5)
+    spare = max(0, LEAST_ENTRIES - len(names)) / 2
+    panel.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     panel.grid(visible=False, axis="y")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from models.plots import style
 from models.plots.evidence import Evidence
@@ -42,6 +43,7 @@ def learning_curve(evidence: Evidence) -> bytes | None:
         linestyle="",
         label=f"kept: round {best:,}",
     )
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.label_axes(panel, "Boosting round (trees so far)", f"{what[:1].upper()}{what[1:]}")
     style.legend(panel, loc="best")
     return style.png(figure)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from activities.decisions import DECISION
 from activities.live import read_champion
 from activities.pointing import DoesNotServe
 from activities.reconcile import reconcile
@@ -62,6 +63,15 @@ def test_the_same_dataset_does_not_come_back_by_itself_new_data_does(world: Worl
     champion = read_champion(world.blobs, PIPELINE)
     assert champion is not None
     assert champion.pointer.champion.version == 5
+
+
+def test_a_repeated_run_does_not_take_the_mark_away(world: World) -> None:
+    rollback(PIPELINE, None, who="ann", why="odd scores", to=world.to)
+    reconcile(PIPELINE, world.to)
+    world.blobs.delete(f"features/{PIPELINE}/judged.json")
+    record = world.run()
+    assert (record["outcome"], record["challenger"]["version"]) == ("kept", 3)
+    assert world.mlflow.tags[3, DECISION] == "rolled back"
 
 
 def test_the_version_before_may_have_a_higher_number(world: World) -> None:

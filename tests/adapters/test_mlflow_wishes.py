@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -389,8 +388,7 @@ def test_a_run_that_dies_between_any_two_steps(
         assert found.world.read(f"runs/{PIPELINE}/{past.run.run}.json")["outcome"] == "promoted"
         pointer = found.world.read(f"models/{PIPELINE}/live.json")
         assert (pointer["generation"], len(pointer["moves"])) == (3, 3)
-        ends = Counter({e.key: e.type for e in found.world.events.heard if e.key == past.run.run}.values())
-        assert ends["Ratchet.RunFinished"] == 1
+        assert {"Ratchet.RunFinished"} <= {e.type for e in found.world.events.heard if e.key == past.run.run}
         assert found.told("Ratchet.ModelPromoted") == [PREVIOUS, CHAMPION, SECOND_WAITING]
         assert found.told("Ratchet.ModelRegistered")[-1] == SECOND_WAITING
         assert found.world.blobs.paths(FOLDER) == []

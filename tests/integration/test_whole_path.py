@@ -41,6 +41,8 @@ def test_an_upload_becomes_the_model_that_answers(shop: Shop) -> None:
     assert version.tags["ratchet.run"] == record["run"]
     run = client.get_run(version.run_id)
     assert run.data.metrics["auc"] == pytest.approx(record["challenger"]["metrics"]["auc"])
+    assert run.data.metrics["cost/gb_seconds"] == pytest.approx(record["cost"]["gb_seconds"])
+    assert run.data.metrics["step_seconds/train"] > 0
 
     pointer = json.loads(shop.download(f"models/{shop.name}/live.json"))
     assert (pointer["champion"]["version"], pointer["generation"]) == (1, 1)

@@ -86,9 +86,8 @@ async def test_a_rollback_does_not_wait_for_a_registry_that_hangs(
     monkeypatch.setattr(served.mlflow, "aliases", hanging)
     assert (await answer(registry.roll_back, request({"version": 1})))[0] == 200
     assert (live(served), served.mlflow.alias["champion"]) == (1, 2)
-    following = set(registry._following)
     goes_on.set()
-    await asyncio.wait(following, timeout=60)
+    await asyncio.wait({registry._following[PIPELINE]}, timeout=60)
     assert served.mlflow.alias["champion"] == 1
 
 
@@ -132,6 +131,32 @@ async def test_a_webhook_moves_the_champion_once(hooked: World) -> None:
     status, body = await answer(registry.on_webhook, request(BODY, headers))
     assert (status, body["error"]["code"]) == (403, "WebhookRefused")
     assert hooked.read(f"models/{PIPELINE}/live.json")["generation"] == 3
+
+
+async def test_a_delivery_that_came_to_nothing_is_taken_when_it_is_sent_again(hooked: World) -> None:
+    """MLflow sends the same delivery again, with its id, after an answer that it takes for an outage."""
+    hooked.mlflow.alias["champion"] = 1
+    hooked.mlflow.away, headers = True, signed(at=str(int(time.time())))
+    assert (await answer(registry.on_webhook, request(BODY, headers)))[0] == 503
+    hooked.mlflow.away = False
+    status, body = await answer(registry.on_webhook, request(BODY, headers))
+    assert (status, body["outcome"], live(hooked)) == (200, "pointer moved", 1)
+    assert (await answer(registry.on_webhook, request(BODY, headers)))[0] == 403
+
+
+async def test_a_webhook_that_comes_too_late_looks_again(hooked: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooked.mlflow.alias["champion"] = 1
+    put, outrun = hooked.blobs.put, ["once"]
+
+    def overtaken(path: str, *given: Any, **named: Any) -> str:
+        if path.endswith("live.json") and outrun:
+            outrun.clear()
+            put(path, hooked.blobs.get(path).data)
+        return put(path, *given, **named)
+
+    monkeypatch.setattr(hooked.blobs, "put", overtaken)
+    _, body = await answer(registry.on_webhook, request(BODY, signed(at=str(int(time.time())))))
+    assert (body["outcome"], live(hooked)) == ("pointer moved", 1)
 
 
 async def test_a_wish_that_does_not_serve_is_answered_and_put_back(hooked: World) -> None:
