@@ -6,6 +6,8 @@ The kind travels in the failure's text, because a text is all that an orchestrat
 from __future__ import annotations
 
 from activities.contracts import LASTING, PASSING
+from activities.pointing import PointerMoved
+from activities.waiting import AlreadyDecided
 from adapters.blobs import BlobConflict, BlobNotFound, StorageUnavailable
 from adapters.events import EventsUnavailable
 from adapters.ledger import IllegalTransition, LedgerError
@@ -13,7 +15,17 @@ from adapters.registry import RegistryError, VersionTaken
 from models.errors import RatchetError, bounded
 
 ALWAYS_LASTING = (IllegalTransition, VersionTaken)
-SOMETIMES_PASSING = (StorageUnavailable, LedgerError, RegistryError, EventsUnavailable, BlobConflict)
+SOMETIMES_PASSING = (
+    StorageUnavailable,
+    LedgerError,
+    RegistryError,
+    EventsUnavailable,
+    BlobConflict,
+    PointerMoved,
+    AlreadyDecided,
+)
+"""The last three say that somebody else wrote first, which a step that is run again sees and takes into account. That
+somebody may have been itself: the SDK repeats a write whose answer was lost."""
 UNCLEAR = (BlobNotFound,)
 """A work file that is missing: a bug, or an account whose containers are just being restored."""
 MAX_TEXT_CHARACTERS = 800

@@ -186,14 +186,15 @@ def _path(pipeline: str) -> str:
 
 
 def _write(waiting: Waiting, etag: str | None, to: Dependencies) -> str:
-    """Raises AlreadyDecided when somebody else wrote it in between."""
+    """The document's eTag. Raises AlreadyDecided when somebody else wrote it in between."""
+    path, document = _path(waiting.pipeline), json.dumps(asdict(waiting), indent=2).encode()
     try:
-        return to.blobs.put(
-            _path(waiting.pipeline),
-            json.dumps(asdict(waiting), indent=2).encode(),
-            if_match=etag,
-            only_new=etag is None,
-            content_type="application/json",
-        )
+        return to.blobs.put(path, document, if_match=etag, only_new=etag is None, content_type="application/json")
     except BlobConflict as exc:
-        raise AlreadyDecided(f"version {waiting.version} was decided on by somebody else in the same moment") from exc
+        # The SDK repeats a write whose answer was lost, and meets its own first one.
+        there = to.blobs.get(path)
+        if there.data != document:
+            raise AlreadyDecided(
+                f"version {waiting.version} was decided on by somebody else in the same moment"
+            ) from exc
+        return there.etag

@@ -39,16 +39,21 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     part = slice(*(int(number) if number else None for number in arguments.part.split(":")))
     scenarios = plan(arguments.scenarios, seed=arguments.seed, only=arguments.family)[part]
+    results: list[Result] = []
     with ExitStack() as opened:
+        # Also when it is told to end: what was played until then was played.
+        opened.callback(lambda: _sum_up(results, seed=arguments.seed, started=started, console=console))
         folder = arguments.keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-chaos-")))
         games = (_game(opened, folder / f"lane-{lane}", arguments.seed) for lane in range(arguments.lanes))
-        results = []
         for result in played(games, scenarios):
             results.append(result)
             _say(result, console)
-    console.print(table(results))
-    console.print(f"{len(results)} scenarios, seed {arguments.seed}, {time.monotonic() - started:.0f} s")
     return int(any(result.lost for result in results))
+
+
+def _sum_up(results: Sequence[Result], *, seed: int, started: float, console: Console) -> None:
+    console.print(table(results))
+    console.print(f"{len(results)} scenarios, seed {seed}, {time.monotonic() - started:.0f} s")
 
 
 def _game(opened: ExitStack, folder: Path, seed: int) -> Game:
@@ -124,7 +129,7 @@ def _say(result: Result, console: Console) -> None:
     line = f"{scenario.number:4} {scenario.family:10} {what:16} {verdict.seconds:6.1f} s  {dict(result.faults)}"
     console.print(line, markup=False)
     for loss in (*verdict.losses, *(f"{count} x {error}" for error, count in result.errors.items())):
-        console.print(f"     LOST: {loss}", markup=False, style="red")
+        console.print(f"     LOST: {loss}", markup=False, style="red", soft_wrap=True)
 
 
 if __name__ == "__main__":
