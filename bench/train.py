@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,12 @@ class Line:
 def main() -> int:
     """Measures and prints; 1 when a target is missed."""
     months = {f"{month:02d}.csv": month_csv(month) for month in MONTHS}
-    lines = [*_year(months), *_graph(months), *_memory()]
+    lines: list[Line] = []
+    for measure in (_memory, partial(_year, months), partial(_graph, months)):
+        for line in measure():
+            # It takes minutes: each figure is told when it is there.
+            Console(width=200).print(f"{line.what}: {line.measured}")
+            lines.append(line)
     table = Table("what", "measured", "wanted", title=f"The learning core ({THREADS} LightGBM thread(s))")
     for line in lines:
         table.add_row(line.what, line.measured, line.wanted + ("" if line.kept else "  MISSED"))
@@ -112,7 +117,7 @@ class _Run:
         return result
 
 
-def _year(months: dict[str, bytes]) -> list[Line]:
+def _year(months: dict[str, bytes]) -> Iterable[Line]:
     spec = pipeline_spec()
     chosen = {name: _clean_folds(name, data) for name, data in months.items()}
     ours, floors, shares = [], [], []
@@ -162,7 +167,7 @@ def _added_month(months: dict[str, bytes]) -> float:
         return run.of_processor
 
 
-def _graph(months: dict[str, bytes]) -> list[Line]:
+def _graph(months: dict[str, bytes]) -> Iterable[Line]:
     """Export and single rows of a model of 300 trees with 63 leaves."""
     spec = pipeline_spec()
     frame = pl.concat([clean_partition(months[name], name=name, spec=spec).frame for name in list(months)[:3]])
@@ -209,17 +214,14 @@ def _single_rows(model: bytes, features: bytes, feed: dict[str, Any]) -> tuple[f
     return statistics.median(taken["whole"]) * 1e6, statistics.median(taken["bare"]) * 1e6
 
 
-def _memory() -> list[Line]:
+def _memory() -> Iterable[Line]:
     """The largest resident size of processes that have ten million rows to train on."""
     rows = f"{HUGE_ROWS / 1e6:.0f} million rows"
-    lines = [
-        _peak("matrices", f"training on {rows} of 17 features", lambda folder: huge.write_matrices(folder, HUGE_ROWS))
-    ]
     months = -(-HUGE_ROWS * 12 // huge.ROWS_OF_A_YEAR)
     for files, name in ((1, "one upload"), (months, f"{months} uploads")):
         write = partial(huge.write_uploads, months=months, files=files)
-        lines.append(_peak("uploads", f"a whole run over {name} of {rows}", write))
-    return lines
+        yield _peak("uploads", f"a whole run over {name} of {rows}", write)
+    yield _peak("matrices", f"training on {rows} of 17 features", partial(huge.write_matrices, rows=HUGE_ROWS))
 
 
 def _peak(what: str, name: str, write: Callable[[Path], None]) -> Line:
