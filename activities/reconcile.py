@@ -120,6 +120,7 @@ def _refuse(
     live = pointer.champion.version
     registry.tag(pointer.pipeline, alias, REFUSED_TAG, bounded(f"{to.now()}: {reason}", MAX_TAG_CHARACTERS))
     registry.set_alias(pointer.pipeline, CHAMPION, live)
+    _set_previous(registry, pointer, {})
     _note(registry, pointer, aligned, to)
     return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
 

@@ -261,7 +261,8 @@ from adapters.mlflow_registry import MlflowRegistry
 from adapters.registry import Submission
 from models.manifest import InputColumn, Signature
 signature = Signature((InputColumn("price", "number"),), ("no", "yes"), "yes")
-print(MlflowRegistry(sys.argv[1]).register(Submission("skinny", "r", "r", b"graph", signature, "It is.")))
+made = Submission("skinny", "r", "r", b"graph", signature, "It is.", started="2026-01-01T00:00:00+00:00")
+print(MlflowRegistry(sys.argv[1]).register(made))
 """
     done = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", program, mlflow_url],

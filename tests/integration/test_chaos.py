@@ -23,6 +23,7 @@ SEED = 7
 @pytest.fixture(scope="module")
 def game(proxied: Arena, served: Shop) -> Iterator[Game]:
     with Customer(proxied) as customer:
+        customer.ask_about(NAME)  # it is served already, so that there are answers from the first fault on
         yield Game(proxied, customer, seed=SEED, canary=NAME)
     proxied.set(events=(), seed=0, skew=0, two_hosts=False)
 
