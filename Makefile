@@ -36,7 +36,7 @@ run: $(READY) ## Start the local stack and keep it up
 	@$(BIN)/python -m local up || test $$? -eq 130  # Ctrl-C is how it ends
 
 test: $(READY) ## Unit, property and integration tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --durations 15
 
 events: $(READY) ## Show what the running stack's app tells, as it comes
 	@$(BIN)/python -m local events || test $$? -eq 130

@@ -270,28 +270,26 @@ def _directory(raw: str) -> Path:
     return path
 
 
-def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
-    """How to read a whole number within bounds, and how to name one."""
+type _Reading[N] = tuple[Callable[[str], N], str]
+"""How to read a value, and how to name what is read."""
 
-    def convert(raw: str) -> int:
-        value = int(raw)
+
+def _within[N: (int, float)](read: Callable[[str], N], least: float, most: float, named: str) -> _Reading[N]:
+    def convert(raw: str) -> N:
+        value = read(raw)
         if not least <= value <= most:
             raise ValueError(raw)
         return value
 
-    return convert, f"a whole number from {least} to {most}"
+    return convert, named
 
 
-def _measure(unit: str, least: float, most: float) -> tuple[Callable[[str], float], str]:
-    """How to read so many of a unit within bounds, and how to name that."""
+def _whole(least: int, most: int) -> _Reading[int]:
+    return _within(int, least, most, f"a whole number from {least} to {most}")
 
-    def convert(raw: str) -> float:
-        value = float(raw)
-        if not least <= value <= most:
-            raise ValueError(raw)
-        return value
 
-    return convert, f"{unit}, from {least:g} to {most:g}"
+def _measure(unit: str, least: float, most: float) -> _Reading[float]:
+    return _within(float, least, most, f"{unit}, from {least:g} to {most:g}")
 
 
 def _price(raw: str) -> float:
