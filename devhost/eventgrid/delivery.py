@@ -27,6 +27,8 @@ AT_ONCE = 16
 """Deliveries in flight to one webhook."""
 STATE_AWAY_SECONDS = 1.0
 """Pause after the state could not be written, as on a full disk."""
+GRACE_SECONDS = 1.0
+"""What deliveries under way get at a stop: an answer that is not taken down would be followed by the event once more."""
 IDLE_SECONDS = 0.25
 """How often retries that fall due are looked for; new events wake the courier at once."""
 HOPELESS = frozenset(
@@ -63,7 +65,7 @@ class Courier:
         self._back_off = back_off
         self._present = asyncio.Event()
         self._work = asyncio.Event()
-        self._busy: set[int] = set()
+        self._busy: dict[int, asyncio.Task[None]] = {}
 
     @property
     def validated(self) -> bool:
@@ -75,18 +77,21 @@ class Courier:
         self._work.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; what is under way then has a moment to end."""
         async with asyncio.TaskGroup() as attempts:
-            while True:
-                if not self.validated:
-                    await self._introduce()
-                self._work.clear()
-                room = AT_ONCE - len(self._busy)
-                for delivery in self._store.due(self.subscription.name, limit=room, busy=self._busy):
-                    self._busy.add(delivery.id)
-                    attempts.create_task(self._deliver(delivery))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), IDLE_SECONDS)
+            try:
+                while True:
+                    if not self.validated:
+                        await self._introduce()
+                    self._work.clear()
+                    room = AT_ONCE - len(self._busy)
+                    for delivery in self._store.due(self.subscription.name, limit=room, busy=self._busy):
+                        self._busy[delivery.id] = attempts.create_task(self._deliver(delivery))
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._work.wait(), IDLE_SECONDS)
+            finally:
+                if self._busy:
+                    await asyncio.wait(self._busy.values(), timeout=GRACE_SECONDS)
 
     async def _introduce(self) -> None:
         """The handshake, tried until the webhook is there and answers it."""
@@ -109,7 +114,7 @@ class Courier:
             print(f"{self.subscription.name}: the state cannot be written ({error}). Trying again.", flush=True)
             await asyncio.sleep(STATE_AWAY_SECONDS)
         finally:
-            self._busy.discard(delivery.id)
+            del self._busy[delivery.id]
             self._work.set()
 
     async def _attempt(self, delivery: Delivery) -> None:

@@ -76,6 +76,18 @@ async def test_a_disk_that_was_full_for_a_while_ends_nothing(
     assert "sub: the state cannot be written (database or disk is full). Trying again." in capsys.readouterr().out
 
 
+async def test_a_delivery_under_way_at_a_stop_is_not_repeated(tmp_path: Path, webhook: Webhook) -> None:
+    webhook.hold = asyncio.Event()
+    async with running(grid(tmp_path, to(webhook))) as port:
+        await publish(port, "/models/a")
+        await eventually(lambda: webhook.events)
+        asyncio.get_running_loop().call_later(0.1, webhook.hold.set)  # the answer comes while it stops
+    async with running(grid(tmp_path, to(webhook))) as port:
+        await publish(port, "/models/b")
+        await eventually(lambda: len(webhook.events) == 2)
+    assert [event["subject"] for event in webhook.events] == ["/models/a", "/models/b"]
+
+
 async def test_an_event_in_the_event_grid_schema_is_completed(tmp_path: Path, webhook: Webhook) -> None:
     event = EventGridEvent(subject="/m", event_type="Test.Happened", data={"n": 1}, data_version="1")
     async with running(grid(tmp_path, to(webhook, event_types=("Test.Happened",)))) as port:

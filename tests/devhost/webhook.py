@@ -23,7 +23,10 @@ async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> 
 
 
 class Webhook:
-    """Answers the handshakes and records what it gets. `answers` are the next statuses, then it is 200 for ever."""
+    """Answers the handshakes and records what it gets. `answers` are the next statuses, then it is 200 for ever.
+
+    With `hold`, an event that was recorded is answered once it is set.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -33,6 +36,7 @@ class Webhook:
         self.headers: list[dict[str, str]] = []
         self.origins: list[str] = []
         self.echo = True
+        self.hold: asyncio.Event | None = None
 
     @property
     def url(self) -> str:
@@ -52,6 +56,8 @@ class Webhook:
         assert self.handshakes or self.origins, "a delivery before the handshake"
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
+        if self.hold is not None:
+            await self.hold.wait()
         return web.Response(status=self.answers.pop(0) if self.answers else 200)
 
     async def _allow(self, request: web.Request) -> web.Response:
