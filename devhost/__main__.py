@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
+
 from devhost.errors import DevhostError, SettingsInvalid
-from devhost.host import LOOPBACK, HostOptions
-from devhost.ports import port_number
+from devhost.host import HostOptions
+from devhost.ports import LOOPBACK, port_number
 from devhost.serving import serve
 from devhost.settings import LocalSettings, local_settings
 
@@ -126,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("devhost").setLevel(logging.DEBUG)  # the workers have filtered by host.json's level already
     try:
-        asyncio.run(serve(options(arguments), watch=arguments.watch))
+        asyncio.run(serve(options(arguments), watch=arguments.watch), loop_factory=uvloop.new_event_loop)
     except DevhostError as error:
         print(f"devhost: {error}", file=sys.stderr)
         return 1

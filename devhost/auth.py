@@ -22,12 +22,13 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from devhost.errors import KeysInvalid
 from devhost.protocol import FunctionInfo
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 KEY_HEADER = "x-functions-key"
 KEY_PARAMETER = "code"

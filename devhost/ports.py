@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from devhost.errors import DevhostError
+from devhost.errors import AddressUnavailable, DevhostError
 
 LOOPBACK = "127.0.0.1"
 LAST_PORT = 65535
@@ -18,6 +19,20 @@ REPLACEMENTS = range(20_000, 32_000)
 TRIES = 1_000
 PROBE_SECONDS = 0.5
 """Longest wait for a port to answer; loopback answers or refuses at once, unless its listener hangs."""
+
+
+BACKLOG = 1024
+"""Connections that may wait to be taken."""
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at this address, on a free port for 0. Raises AddressUnavailable."""
+    try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise AddressUnavailable(host, port, reason) from error
 
 
 def port_number(text: str) -> int:

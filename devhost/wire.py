@@ -13,7 +13,7 @@ import asyncio
 import marshal
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from devhost.errors import FrameInvalid
 from devhost.protocol import FunctionInfo, Invocation, Outcome
@@ -77,9 +77,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.WriteTransport):
-            raise TypeError(f"a frame connection needs a transport that it can write to, not {transport!r}")
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # those of uvloop do not say that they are
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

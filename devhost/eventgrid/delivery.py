@@ -28,7 +28,7 @@ AT_ONCE = 16
 STATE_AWAY_SECONDS = 1.0
 """Pause after the state could not be written, as on a full disk."""
 GRACE_SECONDS = 1.0
-"""What deliveries under way get at a stop: an answer that is not taken down would be followed by the event once more."""
+"""What deliveries under way get at a stop: without its answer taken down, an event would come once more."""
 IDLE_SECONDS = 0.25
 """How often retries that fall due are looked for; new events wake the courier at once."""
 HOPELESS = frozenset(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -86,3 +87,8 @@ def test_help_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for word in ("eventgrid", "--state", "/admin/host/status", "local.settings.json", "Ctrl-C"):
         assert word in shown
+
+
+def test_the_workers_start_before_the_http_library_is_loaded() -> None:
+    program = "import sys, devhost.__main__; sys.exit('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -81,16 +81,28 @@ def test_parts_start_in_order_and_stop_in_reverse(tmp_path: Path, capsys: pytest
     assert second.startswith("second")
 
 
+WITH_THE_OTHER = """
+import pathlib, sys, time
+
+started, other, ready = map(pathlib.Path, sys.argv[1:])
+started.touch()
+while not other.exists():
+    time.sleep(0.01)
+ready.touch()
+time.sleep(600)
+"""
+
+
 def test_parts_started_together_wait_side_by_side(tmp_path: Path) -> None:
-    slow = "import pathlib, sys, time; time.sleep(0.7); pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
-    parts = [
-        Part(name, [sys.executable, "-c", slow, str(tmp_path / name)], (tmp_path / name).exists) for name in ("a", "b")
-    ]
-    before = time.monotonic()
+    a, b = tmp_path / "a started", tmp_path / "b started"
     with Supervisor(tmp_path / "logs") as supervisor:
-        supervisor.start(*parts)
-        assert time.monotonic() - before < 1.4
+        supervisor.start(_meeting(a, b, tmp_path / "a"), _meeting(b, a, tmp_path / "b"))
         assert all(path.exists() for path in (tmp_path / "a", tmp_path / "b"))
+
+
+def _meeting(started: Path, other: Path, ready: Path) -> Part:
+    """A part that is ready once the other one has started."""
+    return Part(ready.name, [sys.executable, "-c", WITH_THE_OTHER, str(started), str(other), str(ready)], ready.exists)
 
 
 def test_a_part_that_ends_early_is_named_with_its_log_and_last_lines(tmp_path: Path) -> None:
