@@ -12,7 +12,7 @@ from typing import Any, Self
 
 LOOK, CLAIM, VALIDATE, FIT, TRANSFORM, TRAIN = "look", "claim", "validate", "fit", "transform", "train"
 EXPORT, EVALUATE, JUDGE, REGISTER, PROMOTE = "export", "evaluate", "judge", "register", "promote"
-ALIGN, SETTLE, ABANDON = "align", "settle", "abandon"
+ALIGN, ILLUSTRATE, SETTLE, ABANDON = "align", "illustrate", "settle", "abandon"
 
 STEPS = (
     "quiet",
@@ -26,6 +26,7 @@ STEPS = (
     "gate",
     "register",
     "promote",
+    "pictures",
     "settle",
 )
 """The steps of a run as people see them, in order."""

@@ -1,4 +1,4 @@
-"""What goes to the model registry about a run: figures, files, pictures, and a description for people."""
+"""What goes to the model registry about a run: figures, files, and a description for people."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from activities.contracts import RunRef
 from activities.decisions import DECISION
 from activities.description import Facts, describe
-from activities.evaluate import read_scores
 from activities.uploads import TRAINING
 from activities.workspace import Workspace
 from adapters.registry import DataSource, Submission
 from models.manifest import Signature
-
-if TYPE_CHECKING:
-    from models.plots.evidence import Evidence
 
 MAX_SLICE_METRICS = 200
 """Slices that become metrics, those with the most rows: a run's page lists each. All figures are in slices.csv."""
@@ -73,7 +69,7 @@ def make_submission(run: RunRef, workspace: Workspace, exported: dict[str, Any],
         sources=[
             DataSource(f"{TRAINING}/{entry['path']}", entry["etag"], entry["rows"]) for entry in dataset["partitions"]
         ],
-        files=lambda: _files(workspace, signature, documents, metric=metric),
+        files=lambda: _files(workspace, documents),
     )
 
 
@@ -82,9 +78,7 @@ def _key(run: RunRef, dataset: str, model_sha256: str) -> str:
     return hashlib.sha256(f"{run.run if run.force else dataset}\n{model_sha256}".encode()).hexdigest()
 
 
-def _files(
-    workspace: Workspace, signature: Signature, documents: Mapping[str, Any], *, metric: str
-) -> dict[str, bytes]:
+def _files(workspace: Workspace, documents: Mapping[str, Any]) -> dict[str, bytes]:
     dataset, slices = documents["dataset"], documents["evaluation"].get("slices")
     return {
         "spec.yaml": workspace.spec_text().encode(),
@@ -94,7 +88,6 @@ def _files(
         "lineage/dataset.json": _pretty(dataset),
         "lineage/partitions.csv": _partitions_table(dataset),
         **({"slices.csv": _slices_table(slices)} if slices else {}),
-        **_pictures(workspace, signature, documents, metric=metric),
     }
 
 
@@ -190,50 +183,3 @@ def _environment() -> str:
 
 def _pretty(document: Any) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode()
-
-
-def _pictures(
-    workspace: Workspace, signature: Signature, documents: Mapping[str, Any], *, metric: str
-) -> dict[str, bytes]:
-    """What the pictures measure slices and models by is what the gate decides by."""
-    from models.plots.draw import draw
-
-    evidence = _evidence(workspace, signature, documents, metric=metric)
-    return {f"plots/{name}.png": data for name, data in draw(evidence).items()}
-
-
-def _evidence(workspace: Workspace, signature: Signature, documents: Mapping[str, Any], *, metric: str) -> Evidence:
-    import numpy as np
-
-    from models.plots.evidence import Evidence, Slice, metric_label
-
-    training, evaluation = documents["training"], documents["evaluation"]
-    scores, gain = read_scores(workspace), documents["decision"]["gain"]
-
-    def answers(model: str) -> np.ndarray[Any, Any]:
-        given = scores[model]
-        return given if given.ndim == 2 else np.stack([1.0 - given, given], axis=1)  # noqa: PLR2004 (rows by classes)
-
-    label = metric_label(training.get("metric", "log_loss"))
-    return Evidence(
-        classes=signature.classes,
-        labels=scores["labels"],
-        challenger=answers("challenger"),
-        champion=answers("champion") if evaluation["champion"] else None,
-        metric=metric,
-        metrics=evaluation["challenger"],
-        champion_metrics=evaluation["champion"] or {},
-        curves={f"training {label}": training["training_curve"], f"validation {label}": training["curve"]},
-        best_iteration=training["best_iteration"],
-        importance=training["importance"],
-        gain=(gain["value"], gain["lower"], gain["confidence"]) if gain else None,
-        slices=[
-            Slice(
-                f"{part['column']}: {part['value'] or 'missing'}",
-                part["challenger"]["rows"],
-                part["challenger"].get(metric),
-                (part["champion"] or {}).get(metric),
-            )
-            for part in evaluation.get("slices") or []
-        ],
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -80,6 +80,14 @@ class MlflowRegistry:
     def _versions(self, submission: Submission) -> list[Any]:
         wanted = f"name = '{submission.pipeline}' and tags.`{KEY}` = '{submission.key}'"
         return sorted(self._client.search_model_versions(wanted), key=lambda found: int(found.version))
+
+    def illustrate(self, pipeline: str, version: int, run: str, pictures: Callable[[], Mapping[str, bytes]]) -> None:
+        with self._errors():
+            found = self._client.get_model_version(pipeline, str(version))
+        if found.tags.get(RUN) == run:
+            drawn = pictures()
+            with self._errors():
+                self._log_files(found.run_id, drawn)
 
     def measured(self, pipeline: str, version: int, metrics: Mapping[str, float], *, at: str) -> None:
         with self._errors():

@@ -53,7 +53,7 @@ class Submission:
     takes the place of what was there. `started` is when the run began, ISO 8601. `example` has some rows of input by
     column, None for missing; none is one of the data's. `curves` are metrics with a value after each round, the first
     of them round 1. `dataset` names the `sources` together. `files` makes the files that lie beside the model, by path;
-    it is called only where they are stored, because pictures take seconds.
+    it is called only where they are stored.
     """
 
     pipeline: str
@@ -80,6 +80,12 @@ class Registry(Protocol):
         """The number of the version with this key; made now, or by an earlier try.
 
         One of another run is told what this run found, so that it shows the latest judgement; not without `anew`.
+        """
+        ...
+
+    def illustrate(self, pipeline: str, version: int, run: str, pictures: Callable[[], Mapping[str, bytes]]) -> None:
+        """Puts files, by path, beside a version's model, if it shows the judgement of this run; they are not made if
+        it shows another's. Raises NoSuchVersion.
         """
         ...
 

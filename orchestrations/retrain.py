@@ -31,6 +31,8 @@ __all__ = ["FAN_OUT", "FORCE", "RETRAIN", "fan_out", "instance_id", "quiet_until
 RETRAIN, FAN_OUT = "retrain", "fan_out"
 FORCE = "force"
 """The external event that a forced retrain raises when an instance is under way."""
+WITHOUT_PICTURES = "1.0.0"
+"""Instances that began under this version have registered before drawing was a step, and end without it."""
 
 
 def instance_id(pipeline: str) -> str:
@@ -162,6 +164,22 @@ def _steps(
     progress.enter("register")
     yield from call(context, progress, contracts.REGISTER, run)
     progress.enter("promote")
+    outcome, sentence = yield from _promotion(context, run, progress, judged)
+    if context.version == WITHOUT_PICTURES:
+        return outcome, sentence
+    progress.enter("pictures")
+    try:
+        yield from call(context, progress, contracts.ILLUSTRATE, run)
+    except Exception as exc:
+        # What was decided stays so, whatever keeps it from being drawn.
+        return outcome, short(f"{sentence} It has no pictures in the registry: {exc}")
+    return outcome, sentence
+
+
+def _promotion(
+    context: DurableOrchestrationContext, run: RunRef, progress: Progress, judged: Judged
+) -> Generator[Any, Any, tuple[str, str]]:
+    """What becomes of the registered version: (outcome, sentence)."""
     if not judged.promote:
         return "kept", judged.sentence
     promoted = Done.from_dict((yield from call(context, progress, contracts.PROMOTE, run)))

@@ -28,7 +28,7 @@ SERVE = {
 }
 TRAIN = {
     *("on_training_blob", "sweep", "retrain", "fan_out", "look", "claim", "validate", "fit", "transform"),
-    *("train", "export", "evaluate", "judge", "register", "promote", "align", "settle", "abandon"),
+    *("train", "export", "evaluate", "judge", "register", "promote", "align", "illustrate", "settle", "abandon"),
     *("list_pipelines", "show_pipeline", "list_runs", "show_run", "retrain_now", "cancel_run"),
     *("reconcile", "mlflow_webhook", "rollback", "answer_approval"),
 }

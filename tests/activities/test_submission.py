@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from activities.contracts import RunRef
-from activities.register import register
 from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.registry import DataSource, Submission
 from tests.activities.world import PIPELINE, World, rows
-
-PICTURES = {"calibration", "feature_importance", "learning_curve", "precision_recall", "roc"}
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +70,9 @@ def test_the_files_say_what_it_was_made_with(first: Submission) -> None:
     files = first.files()
     assert files["spec.yaml"].decode().strip().startswith("name: shops")
     assert "lightgbm==" in files["environment.txt"].decode()
-    assert {path for path in files if path.startswith("plots/")} == {f"plots/{name}.png" for name in PICTURES}
 
 
 def test_a_champion_is_compared_with(second: Submission) -> None:
-    assert "plots/champion_against_challenger.png" in second.files()
     assert second.metrics["champion/auc"] > 0.5
     assert second.metrics["gain/value"] == pytest.approx(second.metrics["auc"] - second.metrics["champion/auc"])
     assert "| champion then (version 1) |" in second.description
@@ -119,15 +113,6 @@ def test_slices_are_told_where_the_evaluation_has_them(world: World) -> None:
         "auc": "0.75",
         "champion auc": "0.5",
     }
-    assert "plots/score_by_slice.png" in files
-
-
-def test_a_repeat_makes_no_picture(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(_: Any) -> None:
-        pytest.fail("the version is there")
-
-    monkeypatch.setattr("models.plots.draw.draw", drawn)
-    register(replace(world.start(), run="run-1"), world.to)
 
 
 def _again(world: World, run: RunRef) -> Submission:

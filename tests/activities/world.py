@@ -14,6 +14,7 @@ from activities.dependencies import Dependencies
 from activities.evaluate import evaluate
 from activities.export import export
 from activities.fit import fit
+from activities.illustrate import illustrate
 from activities.judge import judge
 from activities.promote import align, promote
 from activities.register import register
@@ -157,12 +158,18 @@ class World:
         self.call(evaluate, run)
         judged: Judged = self.call(judge, run)
         self.call(register, run)
-        if judged.promote:
-            promoted: Done = self.call(promote, run)
-            if promoted.ended:
-                return promoted.ended, promoted.sentence
-            self.call(align, run)
-        return ("promoted" if judged.promote else "kept"), judged.sentence
+        outcome = self.promotion(run, judged)
+        self.call(illustrate, run)
+        return outcome
+
+    def promotion(self, run: RunRef, judged: Judged) -> tuple[str, str]:
+        if not judged.promote:
+            return "kept", judged.sentence
+        promoted: Done = self.call(promote, run)
+        if promoted.ended:
+            return promoted.ended, promoted.sentence
+        self.call(align, run)
+        return "promoted", judged.sentence
 
     def call(self, activity: Any, request: Any) -> Any:
         """One activity, `times` times, as when its completion was lost; the first answer."""

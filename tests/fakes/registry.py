@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from adapters.events import EventsUnavailable, Notice
 from adapters.registry import NoSuchVersion, RegistryError, Submission
@@ -17,6 +17,7 @@ class MemoryRegistry:
         self.alias: dict[str, int] = {}
         self.tags: dict[tuple[int, str], str] = {}
         self.deleted: set[int] = set()
+        self.pictures: dict[int, Mapping[str, bytes]] = {}
         self.measures: dict[tuple[int, str], float] = {}
 
     def register(self, submission: Submission, *, anew: bool = True) -> int:
@@ -33,6 +34,11 @@ class MemoryRegistry:
     def _keep(self, number: int, submission: Submission) -> None:
         self.versions[number - 1] = submission
         self.tags.update({(number, name): value for name, value in submission.tags.items()})
+
+    def illustrate(self, pipeline: str, version: int, run: str, pictures: Callable[[], Mapping[str, bytes]]) -> None:
+        self._reach(version)
+        if self.versions[version - 1].run == run:
+            self.pictures[version] = pictures()
 
     def measured(self, pipeline: str, version: int, metrics: Mapping[str, float], *, at: str) -> None:
         self._reach()

@@ -42,6 +42,7 @@ STEPS = [
     "gate",
     "register",
     "promote",
+    "pictures",
     "settle",
 ]
 STEPS_EACH_LOOK = 3

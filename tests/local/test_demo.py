@@ -103,7 +103,7 @@ def test_on_a_terminal_a_bar_goes_through_the_steps(tmp_path: Path) -> None:
     shown = show(FakeApp(), tmp_path / "data", "--months", "1", tty=True, patience=Patience(look=0.15))
 
     assert shown.status == PASSED, shown.text
-    assert "of 12: profile, 1 of 2" in shown.text
+    assert "of 13: profile, 1 of 2" in shown.text
     assert "\x1b[" in shown.text
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_never_ends_is_told_with_its_step_and_the_logs(tmp_path: Path
 
     assert shown.status == FAILED
     assert "No finished run names flight-delays/2013-01.csv 0.3 s after the upload" in shown.words
-    assert "is at step register of run run-1" in shown.words
+    assert "is at step settle of run run-1" in shown.words
     assert f"The logs are in {tmp_path / 'data' / 'logs'}" in "".join(shown.text.splitlines())
     assert "flight-delays/2013-02.csv was not brought in" in shown.words
 

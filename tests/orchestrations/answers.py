@@ -28,7 +28,7 @@ class Answers(App):
         self.answer("judge", lambda _: Judged(promote=True, sentence="Promoted: it is better."))
         self.answer("settle", lambda _: Settled(pending=0))
         self.answer("abandon", lambda _: Settled(pending=1))
-        for name in ("transform", "train", "export", "evaluate", "register", "promote", "align"):
+        for name in ("transform", "train", "export", "evaluate", "register", "promote", "align", "illustrate"):
             self.answer(name, lambda _: Done())
 
     def answer(self, name: str, function: Callable[[dict[str, Any]], Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from activities.contracts import LASTING, PASSING, Claimed, Fitted, Judged, RetrainRequest, Settled, Uploads
 from devhost.durable.history import STATUSES, Kind
+from devhost.durable.versions import Versions
 from orchestrations import steps
 from orchestrations.retrain import FORCE, instance_id
 from tests.devhost.durable.sdk import Hub, hub
@@ -97,7 +98,7 @@ SCENARIOS = {
 async def _hub(database: Path) -> AsyncIterator[tuple[Answers, Hub]]:
     app = Answers()
     app.uploads = [Uploads(1, NOW, NOW, 0, 0)]
-    async with hub(app, database) as running:
+    async with hub(app, database, Versions(default=version())) as running:
         yield app, running
 
 

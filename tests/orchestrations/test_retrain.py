@@ -50,7 +50,7 @@ async def test_a_run_goes_through_every_step_once(app: Answers, tmp_path: Path) 
     assert there["runtimeStatus"] == "Completed"
     assert there["output"]["outcome"] == "promoted"
     assert there["output"]["sentence"] == "Promoted: it is better."
-    expected = "look claim validate fit transform train export evaluate judge register promote align settle"
+    expected = "look claim validate fit transform train export evaluate judge register promote align illustrate settle"
     assert [name for name, _ in app.asked] == expected.split()
     assert there["customStatus"] | {"since": "", "run": "", "started": "", "seconds": []} == {
         "run": "",
@@ -64,8 +64,8 @@ async def test_a_run_goes_through_every_step_once(app: Answers, tmp_path: Path) 
         "problem": "",
         "over": False,
         "seconds": [],
-        "busy": [0.5] * 10 + [1.0, 0.0],
-        "executions": 12,
+        "busy": [0.5] * 10 + [1.0, 0.5, 0.0],
+        "executions": 13,
     }
 
 
@@ -80,8 +80,8 @@ async def test_the_record_gets_the_time_of_each_step(app: Answers, tmp_path: Pat
     assert len(finish["seconds"]) == len(STEPS) - 1
     assert all(seconds >= 0 for seconds in finish["seconds"])
     # Every activity said half a second; promote and align are one step, gate has one activity, and settle is still on.
-    assert finish["busy"] == [0.5] * 10 + [1.0, 0.0]
-    assert finish["executions"] == 12
+    assert finish["busy"] == [0.5] * 10 + [1.0, 0.5, 0.0]
+    assert finish["executions"] == 13
 
 
 async def test_nothing_pending_is_no_run(app: Answers, tmp_path: Path) -> None:
@@ -285,6 +285,16 @@ async def test_a_version_that_does_not_prove_itself_is_a_failure_that_is_settled
     there = await _until_ended(app, tmp_path)
     assert there["output"]["outcome"] == "failed"
     assert (app.count("align"), app.count("settle"), app.count("abandon")) == (0, 1, 0)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_what_was_decided_stays_so_without_pictures(app: Answers, tmp_path: Path) -> None:
+    failing(app, "illustrate", "ValueError: cannot draw")
+    there = await _until_ended(app, tmp_path)
+    assert there["output"]["outcome"] == "promoted"
+    said = "Promoted: it is better. It has no pictures in the registry: "
+    assert there["output"]["sentence"].startswith(said)
+    assert "cannot draw" in there["output"]["sentence"]
 
 
 async def test_no_payload_is_large(app: Answers, tmp_path: Path) -> None:
