@@ -57,6 +57,8 @@ class Arena:
     killed: int = 0
     strikes: int = 0
     """Odd while somebody is being killed."""
+    killing: threading.Lock = field(default_factory=threading.Lock)
+    """One kill after the other, however close their moments are."""
     swept: float = field(default_factory=time.monotonic)
     sweeping: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
@@ -90,12 +92,13 @@ class Arena:
 
     def kill(self, victim: str) -> None:
         """SIGKILL to all workers of the first host, or to the host and its workers; a host is started again."""
-        self.killed += 1
-        self.strikes += 1
-        try:
-            self._kill(victim)
-        finally:
+        with self.killing:
+            self.killed += 1
             self.strikes += 1
+            try:
+                self._kill(victim)
+            finally:
+                self.strikes += 1
 
     def _kill(self, victim: str) -> None:
         if victim == "workers":

@@ -81,14 +81,17 @@ class Customer:
                 self._ask(pipeline)
 
     def _ask(self, pipeline: str) -> None:
-        was_down, strikes = self._arena.down.is_set(), self._arena.strikes
-        problem = self._problem(pipeline)
-        if problem and pipeline in self._served and (self._arena.strikes > strikes or strikes % 2):
+        was_down = self._arena.down.is_set()
+        while True:
+            strikes = self._arena.strikes
+            problem = self._problem(pipeline)
+            struck = strikes % 2 or self._arena.strikes > strikes
+            if not (problem and struck and pipeline in self._served):
+                break
             while self._arena.strikes % 2:
                 self._stop.wait(PAUSE_SECONDS)
             with self._lock:
                 self._met[pipeline].repeated += 1
-            problem = self._problem(pipeline)
         with self._lock:
             if not problem:
                 self._served.add(pipeline)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from http.client import HTTPException
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
+from bench.chaos.arena import Arena
+from bench.chaos.customer import Customer, Met
 from bench.chaos.proxy import FAULTS, FaultProxy, Trap, Weather
 from bench.chaos.scenarios import BOUNDARIES, FAMILIES, companies, plan
 from bench.chaos.uploads import script
@@ -177,3 +182,32 @@ def test_the_same_request_has_the_same_fate_whatever_the_run_is_called() -> None
     fates = [weather.fault(one, repetition) for repetition in range(50)]
     assert fates == [weather.fault(other, repetition) for repetition in range(50)]
     assert {"busy", None} == set(fates)
+
+
+class Struck(Customer):
+    """A customer whose requests have these problems, in turn; at each of the first `kills` a worker dies."""
+
+    def __init__(self, *problems: str, kills: int) -> None:
+        self.arena: Any = SimpleNamespace(strikes=0, down=threading.Event())
+        super().__init__(cast(Arena, self.arena))
+        self.problems, self.kills = list(problems), kills
+
+    def _problem(self, pipeline: str) -> str:
+        if self.kills:
+            self.kills -= 1
+            self.arena.strikes += 2
+        return self.problems.pop(0)
+
+    def met(self) -> Met:
+        self._served.add("shops")
+        self._ask("shops")
+        return self.take("shops")
+
+
+def test_a_request_that_two_kills_hit_is_made_a_third_time() -> None:
+    assert Struck("500: ", "500: ", "", kills=2).met() == Met(answers=1, repeated=2)
+
+
+def test_an_error_that_no_kill_explains_counts() -> None:
+    met = Struck("500: ", "500: ", kills=1).met()
+    assert (met.answers, met.repeated, dict(met.errors)) == (0, 1, {"500: ": 1})
