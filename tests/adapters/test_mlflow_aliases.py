@@ -108,7 +108,7 @@ def test_whoever_follows_an_alias_does_not_import_the_client(server: Server) -> 
         "import sys; from adapters.mlflow_registry import MlflowRegistry; "
         f"print(MlflowRegistry({server.url!r}).aliases('shops'), 'mlflow' in sys.modules)"
     )
-    done = subprocess.run(  # noqa: S603 (this interpreter)
+    done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],
         capture_output=True,
