@@ -2,8 +2,8 @@
 
 The whole of the local stack but for the local Event Grid: Azurite, MLflow with its webhook, the host with two workers.
 Two really different models take turns. A move is over when every worker has answered with the other version. Only the
-webhook looks at the alias: the reconciler's timer is years away. What was waited for in the slowest move of each kind is
-printed.
+webhook looks at the alias: the reconciler's timer is years away. What was waited for in the slowest move of each kind
+is printed.
 """
 
 from __future__ import annotations
