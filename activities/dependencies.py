@@ -23,7 +23,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Ports and settings of the activities. `threads` is how many LightGBM may use."""
+    """Ports and settings of the activities. `threads` is how many LightGBM may use.
+
+    `url` is where the app answers (https://app.azurewebsites.net), or '' where that is not known.
+    """
 
     blobs: BlobStore
     ledger: Ledger
@@ -35,6 +38,7 @@ class Dependencies:
     cache_days: float = 7.0
     """How long caches that are out of reach are kept."""
     pricing: Pricing = NO_PRICES
+    url: str = ""
     clock: Callable[[], datetime] = utc_now
 
     def workspace(self, pipeline: str, run: str) -> Workspace:

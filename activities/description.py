@@ -12,6 +12,8 @@ from models.manifest import Signature
 MAX_COLUMNS = 40
 """Columns that the table names: a description has to fit into 5,000 characters."""
 COUNTS = frozenset({"rows", "positives"})
+LINE_CHARACTERS = 90
+"""MLflow's page shows that much of a line of code; what is longer has to be scrolled to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,24 @@ def _figures(facts: Facts) -> str:
     from models.plots.evidence import metric_label
 
     ours, theirs = facts.evaluation["challenger"], facts.evaluation["champion"]
-    names = [name for name in ours if name not in COUNTS]
-    if not theirs:
-        head, lines = (
-            "| | this version |\n|---|---|",
-            [f"| {metric_label(name)} | {_figure(ours[name])} |" for name in names],
-        )
-    else:
-        head = f"| | this version | champion then (version {facts.evaluation['champion_version']}) |\n|---|---|---|"
-        lines = [f"| {metric_label(name)} | {_figure(ours[name])} | {_figure(theirs.get(name))} |" for name in names]
-    return "\n".join([head, *lines])
+    table = [["", "this version"], *([metric_label(name), _figure(ours[name])] for name in ours if name not in COUNTS)]
+    if theirs:
+        head = f"champion then (version {facts.evaluation['champion_version']})"
+        names = [name for name in ours if name not in COUNTS]
+        table = [
+            [*line, each] for line, each in zip(table, [head, *(_figure(theirs.get(n)) for n in names)], strict=True)
+        ]
+    return _lined_up(table)
+
+
+def _lined_up(table: Sequence[Sequence[str]]) -> str:
+    """As code: MLflow's pages set the columns of a Markdown table without any space between them."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = (
+        "   ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(row))
+        for row in (zip(line, widths, strict=True) for line in table)
+    )
+    return "\n".join(["```text", *(line.rstrip() for line in lines), "```"])
 
 
 def _figure(value: float | None) -> str:
@@ -69,20 +79,38 @@ def _day(moment: str) -> str:
 
 def _calls(facts: Facts) -> str:
     row = {name: values[0] for name, values in facts.example.items() if values}
-    request = json.dumps({"dataframe_records": [row]})
     model = f"models:/{facts.pipeline}@champion"
+    python = _packed([f"{name!r}: {value!r}" for name, value in row.items()])
+    plain = _packed([f"{json.dumps(name)}: {json.dumps(value)}" for name, value in row.items()])
     return f"""**Ask it** (`models:/{facts.pipeline}/NUMBER` for this version, champion or not):
 
 ```python
 import mlflow, pandas as pd
 model = mlflow.pyfunc.load_model("{model}")
-model.predict(pd.DataFrame([{row!r}]))
+row = {{
+{python}
+}}
+model.predict(pd.DataFrame([row]))
 ```
 
 ```sh
 mlflow models serve -m {model} --env-manager local -p 5001
-curl 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{_quoted(request)}'
+curl 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{{"dataframe_records": [{{
+{_quoted(plain)}
+}}]}}'
 ```"""
+
+
+def _packed(entries: Sequence[str]) -> str:
+    """The entries with commas, as many on a line as it has room for."""
+    lines: list[str] = []
+    for place, entry in enumerate(entries, start=1):
+        text = entry if place == len(entries) else f"{entry},"
+        if lines and len(lines[-1]) + 1 + len(text) <= LINE_CHARACTERS:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(f"  {text}")
+    return "\n".join(lines)
 
 
 def _quoted(text: str) -> str:
@@ -97,4 +125,4 @@ def _columns(signature: Signature) -> str:
     more = f" and {rest} more" if rest else ""
     classes = ", ".join(f"`{name}`" for name in signature.classes)
     answers = f"{classes}, each with its probability" if classes else "the prediction"
-    return f"**Columns in:** {named}{more}. None is missing. **Out:** {answers}."
+    return f"**Columns in:** {named}{more}. `None` stands for a missing value. **Out:** {answers}."

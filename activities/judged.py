@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from adapters.blobs import BlobNotFound, BlobStore
+from models.documents import read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def inputs_digest(contents: Iterable[tuple[str, str]], spec_fingerprint: str) ->
 def read_judged(blobs: BlobStore, pipeline: str) -> Judged:
     """An empty one before the first run has ended."""
     try:
-        return Judged(**json.loads(blobs.get(_path(pipeline)).data))
+        return read_document(Judged, json.loads(blobs.get(_path(pipeline)).data))
     except BlobNotFound:
         return Judged()
 

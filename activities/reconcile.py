@@ -13,24 +13,24 @@ last seen to agree:
     deleted         any                    the alias is put back
 
 Each step may be repeated, and every change of the pointer is a compare-and-swap, so any number of reconcilers may work
-at once. Moves of the pointer are told to who listens here too, so that one whose process died is told all the same; and
-what was decided is written on the versions (activities/decisions.py).
+at once; one that was overtaken looks again (activities/aligned.py). Moves of the pointer are told to who listens here
+too, so that one whose process died is told all the same; and what was decided is written on the versions
+(activities/decisions.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from activities.aligned import Aligned, Sent, read_aligned, write_aligned
 from activities.decisions import MAX_TAG_CHARACTERS, of_moves, of_waiting, write_decisions
 from activities.dependencies import Dependencies
 from activities.live import Champion, read_champion
-from activities.pointing import DoesNotServe, Reason, checked, point_at
+from activities.pointing import DoesNotServe, PointerMoved, Reason, checked, point_at
 from activities.waiting import read_waiting
-from adapters.blobs import BlobConflict, BlobNotFound
 from adapters.events import EventType, Notice
 from adapters.pointer import LivePointer, Move, MoveKind
 from adapters.registry import CHAMPION, PREVIOUS, NoSuchVersion, Registry
@@ -39,6 +39,8 @@ from models.errors import bounded
 REFUSED_TAG = "ratchet.refused"
 """Why a version that somebody wished to be the champion is not."""
 WHO = "the alias champion in the registry"
+MOST_LOOKS = 5
+"""Of one reconciler that is overtaken each time. Whoever overtakes it sees what it saw."""
 EVENTS: dict[MoveKind, EventType] = {
     "promoted": "Ratchet.ModelPromoted",
     "approved": "Ratchet.ModelPromoted",
@@ -58,77 +60,99 @@ class Reconciled:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """aligned.json: the alias and the pointer were last seen to agree on `version` at `generation`.
+def reconcile(pipeline: str, to: Dependencies) -> Reconciled:
+    """Brings alias and pointer in line. Raises RegistryError, PointerMoved and what storage raises."""
+    looked = _Look(pipeline, to)
+    for _ in range(MOST_LOOKS - 1):
+        with contextlib.suppress(PointerMoved):
+            return looked.once()
+    return looked.once()
 
-    `told` is the last generation whose move was told to who listens, and `waited` what was last written in the registry
-    about a challenger that waits. `etag` is the document's own.
+
+class _Look:
+    """One reconciler at work. In all its looks it has made the moves `sent` of the alias, and has written what was
+    decided since the generation `since`.
     """
 
-    generation: int = 0
-    version: int = 0
-    told: int = 0
-    waited: str = ""
-    etag: str | None = None
+    def __init__(self, pipeline: str, to: Dependencies) -> None:
+        self.pipeline, self.to = pipeline, to
+        self.sent: tuple[Sent, ...] = ()
+        self.since: int | None = None
+
+    def once(self) -> Reconciled:
+        """Raises PointerMoved when another reconciler or mover came first: what is so now has to be looked at."""
+        pipeline, to = self.pipeline, self.to
+        aligned, champion = read_aligned(pipeline, to), read_champion(to.blobs, pipeline)
+        if champion is not None:
+            aligned = tell_moves(champion.pointer, aligned, to)
+        aligned = _tell_waiting(pipeline, aligned, to)
+        if champion is None:
+            return Reconciled("no champion", None, "there is no champion")
+        registry, pointer = to.registry(), champion.pointer
+        live, aliases = pointer.champion.version, registry.aliases(pipeline)
+        alias, agreed = aliases.get(CHAMPION), aligned.agreed(pointer)
+        if alias == live:
+            self._note(registry, pointer, aligned, aliases)
+            return Reconciled("in line", live, f"champion is version {live}")
+        if alias is None or alias == agreed.version or aligned.is_late(alias, to.clock()):
+            self._put_back(registry, pointer, aligned, aliases)
+            return Reconciled("alias moved", live, f"the alias champion is at version {live}")
+        if agreed.generation != pointer.generation:
+            reason = f"the champion was changed to version {live} ({pointer.why}) while the alias was moved, too"
+            return self._refuse(registry, pointer, aligned, aliases, reason)
+        return self._follow_alias(registry, champion, aligned, aliases)
+
+    def _follow_alias(
+        self, registry: Registry, champion: Champion, aligned: Aligned, aliases: Mapping[str, int]
+    ) -> Reconciled:
+        alias = aliases[CHAMPION]
+        try:
+            manifest = checked(self.pipeline, alias, self.to)
+        except DoesNotServe as exc:
+            return self._refuse(registry, champion.pointer, aligned, aliases, exc.reason)
+        reason = Reason("followed", WHO, f"the alias champion was moved to version {alias}")
+        pointer = point_at(manifest, reason, champion, self.to)
+        aligned = tell_moves(pointer, aligned, self.to)
+        self._note(registry, pointer, aligned, aliases)
+        return Reconciled("pointer moved", alias, f"version {alias} is live, as the alias wished")
+
+    def _refuse(
+        self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int], reason: str
+    ) -> Reconciled:
+        """The tag first: whoever sees the alias jump back finds it."""
+        alias, live = aliases[CHAMPION], pointer.champion.version
+        registry.tag(self.pipeline, alias, REFUSED_TAG, bounded(f"{self.to.now()}: {reason}", MAX_TAG_CHARACTERS))
+        self._put_back(registry, pointer, aligned, aliases)
+        return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
+
+    def _put_back(self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int]) -> None:
+        """Says what it is about to do first: done late, after the pointer has moved on, it would look like a wish."""
+        sent = Sent(pointer.champion.version, self.to.now())
+        aligned = write_aligned(self.pipeline, replace(aligned, sent=(*aligned.sent, sent)), self.to)
+        registry.set_alias(self.pipeline, CHAMPION, sent.version)
+        self.sent += (sent,)
+        self._note(registry, pointer, aligned, aliases)
+
+    def _note(self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int]) -> None:
+        """Alias and pointer agree: the rest of what the registry says follows, and that it was so is written down."""
+        now = replace(aligned, generation=pointer.generation, version=pointer.champion.version)
+        now = now.without(self.sent, self.to.clock())
+        overtaken = self.since is not None
+        if _set_previous(registry, pointer, aliases) or now != aligned or overtaken:
+            # Overtaken, it may have written an older decision over a later one.
+            self.since = min(aligned.generation, aligned.generation if self.since is None else self.since)
+            moves = [move for move in pointer.moves if move.generation > self.since]
+            write_decisions(registry, self.pipeline, of_moves(moves))
+            write_aligned(self.pipeline, now, self.to)
 
 
-def reconcile(pipeline: str, to: Dependencies) -> Reconciled:
-    """Brings alias and pointer in line, once. Raises RegistryError, PointerMoved and what storage raises."""
-    aligned, champion = _read(pipeline, to), read_champion(to.blobs, pipeline)
-    if champion is not None:
-        aligned = tell_moves(champion.pointer, aligned, to)
-    aligned = _tell_waiting(pipeline, aligned, to)
-    if champion is None:
-        return Reconciled("no champion", None, "there is no champion")
-    registry, pointer = to.registry(), champion.pointer
-    live, aliases = pointer.champion.version, registry.aliases(pipeline)
-    alias = aliases.get(CHAMPION)
-    if alias == live:
-        _set_previous(registry, pointer, aliases)
-        _note(registry, pointer, aligned, to)
-        return Reconciled("in line", live, f"champion is version {live}")
-    if alias is None or alias == aligned.version:
-        registry.set_alias(pipeline, CHAMPION, live)
-        _set_previous(registry, pointer, aliases)
-        _note(registry, pointer, aligned, to)
-        return Reconciled("alias moved", live, f"the alias champion is at version {live}")
-    if aligned.generation != pointer.generation:
-        reason = f"the champion was changed to version {live} ({pointer.why}) while the alias was moved, too"
-        return _refuse(registry, pointer, aligned, alias, reason, to)
-    return _follow_alias(registry, champion, aligned, alias, to)
-
-
-def _follow_alias(registry: Registry, champion: Champion, aligned: Aligned, alias: int, to: Dependencies) -> Reconciled:
-    pipeline = champion.pointer.pipeline
-    try:
-        manifest = checked(pipeline, alias, to)
-    except DoesNotServe as exc:
-        return _refuse(registry, champion.pointer, aligned, alias, exc.reason, to)
-    reason = Reason("followed", WHO, f"the alias champion was moved to version {alias}")
-    pointer = point_at(manifest, reason, champion, to)
-    aligned = tell_moves(pointer, aligned, to)
-    _set_previous(registry, pointer, {})
-    _note(registry, pointer, aligned, to)
-    return Reconciled("pointer moved", alias, f"version {alias} is live, as the alias wished")
-
-
-def _refuse(
-    registry: Registry, pointer: LivePointer, aligned: Aligned, alias: int, reason: str, to: Dependencies
-) -> Reconciled:
-    """The tag first: whoever sees the alias jump back finds it."""
-    live = pointer.champion.version
-    registry.tag(pointer.pipeline, alias, REFUSED_TAG, bounded(f"{to.now()}: {reason}", MAX_TAG_CHARACTERS))
-    registry.set_alias(pointer.pipeline, CHAMPION, live)
-    _set_previous(registry, pointer, {})
-    _note(registry, pointer, aligned, to)
-    return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
-
-
-def _set_previous(registry: Registry, pointer: LivePointer, aliases: Mapping[str, int]) -> None:
-    if pointer.history and aliases.get(PREVIOUS) != pointer.history[0].version:
-        with contextlib.suppress(NoSuchVersion):  # one that somebody deleted there is no reason to stop
-            registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
+def _set_previous(registry: Registry, pointer: LivePointer, aliases: Mapping[str, int]) -> bool:
+    """Whether it was elsewhere."""
+    if not pointer.history or aliases.get(PREVIOUS) == pointer.history[0].version:
+        return False
+    with contextlib.suppress(NoSuchVersion):  # one that somebody deleted there is no reason to stop
+        registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
+    return True
 
 
 def tell_moves(pointer: LivePointer, aligned: Aligned, to: Dependencies) -> Aligned:
@@ -138,19 +162,11 @@ def tell_moves(pointer: LivePointer, aligned: Aligned, to: Dependencies) -> Alig
         to.tell(_notice(pointer.pipeline, move))
     if not untold:
         return aligned
-    return _write(pointer.pipeline, replace(aligned, told=pointer.generation), to)
+    return write_aligned(pointer.pipeline, replace(aligned, told=pointer.generation), to)
 
 
 def _notice(pipeline: str, move: Move) -> Notice:
     return Notice(EVENTS[move.kind], pipeline, str(move.generation), asdict(move))
-
-
-def _note(registry: Registry, pointer: LivePointer, aligned: Aligned, to: Dependencies) -> None:
-    now = replace(aligned, generation=pointer.generation, version=pointer.champion.version)
-    if now != aligned:
-        moves = [move for move in pointer.moves if move.generation > aligned.generation]
-        write_decisions(registry, pointer.pipeline, of_moves(moves))
-        _write(pointer.pipeline, now, to)
 
 
 def _tell_waiting(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
@@ -160,32 +176,4 @@ def _tell_waiting(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
         return aligned
     if decisions := of_waiting(found[0]):
         write_decisions(to.registry(), pipeline, decisions)
-    return _write(pipeline, replace(aligned, waited=now), to)
-
-
-def _path(pipeline: str) -> str:
-    return f"models/{pipeline}/aligned.json"
-
-
-def _read(pipeline: str, to: Dependencies) -> Aligned:
-    try:
-        blob = to.blobs.get(_path(pipeline))
-    except BlobNotFound:
-        return Aligned()
-    return Aligned(**json.loads(blob.data), etag=blob.etag)
-
-
-def _write(pipeline: str, aligned: Aligned, to: Dependencies) -> Aligned:
-    """Another reconciler's note, if there is one meanwhile, stands: this one's work is seen by the next."""
-    document = {name: value for name, value in asdict(aligned).items() if name != "etag"}
-    try:
-        etag = to.blobs.put(
-            _path(pipeline),
-            json.dumps(document).encode(),
-            if_match=aligned.etag,
-            only_new=aligned.etag is None,
-            content_type="application/json",
-        )
-    except BlobConflict:
-        return aligned
-    return replace(aligned, etag=etag)
+    return write_aligned(pipeline, replace(aligned, waited=now), to)

@@ -17,6 +17,7 @@ from activities.pointing import DoesNotServe, Reason, checked, point_at
 from adapters.blobs import BlobConflict, BlobNotFound
 from adapters.events import Notice
 from adapters.pointer import MoveKind
+from models.documents import read_document
 from models.errors import RatchetError, bounded
 from models.manifest import Manifest
 
@@ -71,7 +72,7 @@ def read_waiting(pipeline: str, to: Dependencies) -> tuple[Waiting, str] | None:
         blob = to.blobs.get(_path(pipeline))
     except BlobNotFound:
         return None
-    return Waiting(**json.loads(blob.data)), blob.etag
+    return read_document(Waiting, json.loads(blob.data)), blob.etag
 
 
 def hold_back(manifest: Manifest, promotion: Promotion, sentence: str, to: Dependencies) -> str | None:
@@ -172,8 +173,8 @@ def _go_live(waiting: Waiting, to: Dependencies) -> Waiting:
 def _ask(waiting: Waiting, to: Dependencies) -> None:
     data = {
         **{name: value for name, value in asdict(waiting).items() if name in ASKED},
-        "report": f"/api/pipelines/{waiting.pipeline}/runs/{waiting.id}",
-        "answer": f"/api/pipelines/{waiting.pipeline}/approvals/{waiting.id}",
+        "report": f"{to.url}/api/pipelines/{waiting.pipeline}/runs/{waiting.id}",
+        "answer": f"{to.url}/api/pipelines/{waiting.pipeline}/approvals/{waiting.id}",
     }
     to.tell(Notice("Ratchet.ApprovalNeeded", waiting.pipeline, waiting.id, data))
 

@@ -1,4 +1,5 @@
-"""The registry in MLflow, through its client (mlflow-skinny). Imported lazily: it takes a second.
+"""The registry in MLflow, through its client (mlflow-skinny). Imported when there is something to register: it takes
+seconds. Aliases and tags do without (adapters/mlflow_aliases.py).
 
 A challenger becomes one MLflow run (parameters, metrics, documents, the model) and one model version, both tagged with
 the submission's key, so that a repeat after a crash between any two calls finds what is there and goes on. The tag
@@ -13,10 +14,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from adapters.mlflow_aliases import MlflowAliases
 from adapters.mlflow_model import model_files
 from adapters.registry import DataSource, NoSuchVersion, RegistryError, Submission
 from models.errors import bounded
@@ -43,13 +46,17 @@ class MlflowRegistry:
     """Implements adapters.registry.Registry on a tracking server with aliases (MLflow 2.3 or later)."""
 
     def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+        self._aliases = MlflowAliases(tracking_uri)
+
+    @cached_property
+    def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", HTTP_TIMEOUT_SECONDS)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", HTTP_RETRIES)
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow.tracking import MlflowClient
 
-        self._uri = tracking_uri
-        self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def register(self, submission: Submission, *, anew: bool = True) -> int:
         with self._errors():
@@ -95,24 +102,16 @@ class MlflowRegistry:
             self._log_metrics(run_id, _metrics(metrics, _milliseconds(at)))
 
     def aliases(self, pipeline: str) -> Mapping[str, int]:
-        from mlflow.exceptions import MlflowException
-
-        with self._errors():
-            try:
-                named = self._client.get_registered_model(pipeline).aliases
-            except MlflowException as exc:
-                if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                return {}
-            return {alias: int(version) for alias, version in named.items()}
+        with self._reaching():
+            return self._aliases.aliases(pipeline)
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
-        with self._errors():
-            self._client.set_registered_model_alias(pipeline, alias, str(version))
+        with self._reaching():
+            self._aliases.set_alias(pipeline, alias, version)
 
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
-        with self._errors():
-            self._client.set_model_version_tag(pipeline, str(version), name, value)
+        with self._reaching():
+            self._aliases.tag(pipeline, version, name, value)
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -187,18 +186,27 @@ class MlflowRegistry:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Of the client."""
         from mlflow.exceptions import MlflowException
 
+        with self._reaching():
+            try:
+                yield
+            except MlflowException as exc:
+                gone = exc.error_code == "RESOURCE_DOES_NOT_EXIST"
+                raise (NoSuchVersion if gone else RegistryError)(bounded(exc)) from exc
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Says which registry it was, in every error. An address may carry a password, and this text goes into records
+        and answers."""
         try:
             yield
-        except (MlflowException, OSError) as exc:
-            gone = isinstance(exc, MlflowException) and exc.error_code == "RESOURCE_DOES_NOT_EXIST"
-            # An address may carry a password, and this text goes into records and answers.
+        except (RegistryError, OSError) as exc:
             secret = urlsplit(self._uri).netloc.rpartition("@")[0]
             text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
-            raise (NoSuchVersion if gone else RegistryError)(
-                text.replace(f"{secret}@", "") if secret else text
-            ) from exc
+            kind = NoSuchVersion if isinstance(exc, NoSuchVersion) else RegistryError
+            raise kind(text.replace(f"{secret}@", "") if secret else text) from exc
 
 
 def _tags(submission: Submission) -> dict[str, str]:

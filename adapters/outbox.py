@@ -11,6 +11,7 @@ import logging
 
 from adapters.blobs import BlobNotFound, BlobStore
 from adapters.events import EventPublisher, EventsUnavailable, Notice
+from models.documents import read_document
 
 FOLDER = "runs/_outbox/"
 log = logging.getLogger("ratchet.events")
@@ -37,7 +38,7 @@ class Outbox:
         sent = 0
         for info in list(self._blobs.list(FOLDER)):
             try:
-                notice = Notice(**json.loads(self._blobs.get(info.path).data))
+                notice = read_document(Notice, json.loads(self._blobs.get(info.path).data))
             except BlobNotFound:  # another process has sent it meanwhile
                 continue
             self._send(info.path, notice)

@@ -1,6 +1,6 @@
 """The live pointer: the one blob that names the champion of a pipeline. Changed only by compare-and-swap.
 
-Reading it is on the path to a prediction, so this module imports nothing heavier than json.
+Reading it is on the path to a prediction, so this module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from models.documents import read_document
 from models.manifest import SLUG
 
 POINTER_SCHEMA = 1
@@ -78,18 +79,10 @@ class LivePointer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
+        """Raises ValueError when the document is of another schema, TypeError when it is malformed."""
         if data.get("schema") != POINTER_SCHEMA:
             raise ValueError(f"live.json has schema {data.get('schema')!r}; this code reads {POINTER_SCHEMA}")
-        return cls(
-            **{
-                **data,
-                "champion": LiveVersion(**data["champion"]),
-                "history": tuple(LiveVersion(**version) for version in data["history"]),
-                "moves": tuple(Move(**move) for move in data.get("moves", ())),
-                "withdrawn": tuple(Withdrawn(**version) for version in data.get("withdrawn", ())),
-            }
-        )
+        return read_document(cls, data)
 
 
 def pointer_path(pipeline: str) -> str:

@@ -20,6 +20,7 @@ DEVELOPMENT_STORAGE, DEVELOPMENT_ACCOUNT = "UseDevelopmentStorage=true", "devsto
 """Azurite on its own ports. The tables client takes it in this spelling only."""
 BLOB_URI, TABLE_URI = "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__tableServiceUri"
 TOPIC_ENDPOINT, TOPIC_KEY = "RATCHET_EVENTS_TOPIC_ENDPOINT", "RATCHET_EVENTS_TOPIC_KEY"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BODY_BYTES, ROWS, REQUEST_SECONDS = 10 * 2**20, 100_000, 30.0
 """What one request to a model may take, unless the settings say otherwise."""
 MAX_BODY_BYTES = 100 * 2**20
@@ -79,6 +80,8 @@ class Settings:
     """RATCHET_ROLE: all, train or serve."""
     pipelines_dir: Path
     """RATCHET_PIPELINES_DIR: where the pipeline files are; by default `pipelines` beside the app."""
+    hostname: str | None
+    """WEBSITE_HOSTNAME, which the platform sets: the app's host, with a port where it runs locally."""
     events_topic_endpoint: str | None
     """RATCHET_EVENTS_TOPIC_ENDPOINT: the Event Grid topic that Ratchet's own events go to."""
     events_topic_key: str | None = field(repr=False)
@@ -110,6 +113,14 @@ class Settings:
     """RATCHET_REQUEST_SECONDS: how long a request to a model may take before it is given up."""
 
     @property
+    def url(self) -> str:
+        """Where the app answers, without a slash at the end; '' where nobody said."""
+        if self.hostname is None:
+            return ""
+        scheme = "http" if urlsplit(f"//{self.hostname}").hostname in LOOPBACK else "https"
+        return f"{scheme}://{self.hostname}"
+
+    @property
     def account(self) -> str:
         """The storage account's name, or '' when it cannot be told (a domain of one's own)."""
         if self.storage_connection is None:
@@ -138,6 +149,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         mlflow_tracking_uri=read.text("MLFLOW_TRACKING_URI"),
         role=read.parsed("RATCHET_ROLE", "all", _role, "all, train or serve"),
         pipelines_dir=read.parsed("RATCHET_PIPELINES_DIR", APP_DIRECTORY / "pipelines", _directory, "a directory"),
+        hostname=read.parsed("WEBSITE_HOSTNAME", None, _hostname, "a host, such as app.azurewebsites.net"),
         events_topic_endpoint=read.address(TOPIC_ENDPOINT),
         events_topic_key=read.text(TOPIC_KEY),
         webhook_secret=read.text("RATCHET_MLFLOW_WEBHOOK_SECRET"),
@@ -253,6 +265,13 @@ def _connection(raw: str) -> str:
         return DEVELOPMENT_STORAGE
     named = values.get("accountname") or {"blobendpoint", "tableendpoint"} <= values.keys()
     if not named or not (values.get("accountkey") or values.get("sharedaccesssignature")):
+        raise ValueError(raw)
+    return raw
+
+
+def _hostname(raw: str) -> str:
+    parts = urlsplit(f"//{raw}")
+    if parts.netloc != raw or not parts.hostname or parts.username is not None or parts.port == 0:
         raise ValueError(raw)
     return raw
 

@@ -2,7 +2,8 @@
 
 The whole of the local stack but for the local Event Grid: Azurite, MLflow with its webhook, the host with two workers.
 Two really different models take turns. A move is over when every worker has answered with the other version. Only the
-webhook looks at the alias: the reconciler's timer is years away.
+webhook looks at the alias: the reconciler's timer is years away. What was waited for in the slowest move of each kind
+is printed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -18,8 +20,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +48,26 @@ PATIENCE_SECONDS = 60.0
 SECRET = "bench"  # noqa: S105 (of a stack that lives for minutes on loopback)
 NEVER = "0 0 0 1 1 *"
 SEED = 7
+AFTER_SECONDS = 0.2
+"""So long after a move is over, lines of the log still belong to it."""
+LOGGED = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\] (.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Seconds from before the move was asked for: until that was answered, and until every worker served it."""
+    """Seconds from before the move was asked for, which was at `begun` (seconds since 1970): until that was answered,
+    until the pointer was written, and until each worker (by its process) served it.
+    """
 
+    begun: float
     answered: float
-    served: float
+    pointed: float
+    by_worker: Mapping[str, float]
+
+    @property
+    def served(self) -> float:
+        """Until every worker did."""
+        return max(self.by_worker.values())
 
 
 class Bench:
@@ -111,22 +126,42 @@ class Bench:
             # A move falls anywhere between two looks at the pointer.
             time.sleep(self.random.uniform(0, 1.2))
             live = 3 - live
-            begun = time.perf_counter()
+            clock, begun = time.time(), time.perf_counter()
             move(live)
             answered = time.perf_counter()
-            self.until_served(live)
-            yield Moved(answered - begun, time.perf_counter() - begun)
+            seen = self.until_served(live)
+            pointer = json.loads(self.blobs.get(f"models/{PIPELINE}/live.json").data)
+            yield Moved(
+                begun=clock,
+                answered=answered - begun,
+                pointed=datetime.fromisoformat(pointer["since"]).timestamp() - clock,
+                by_worker={worker: at - begun for worker, at in seen.items()},
+            )
 
-    def until_served(self, version: int) -> None:
-        """Returns when every worker has answered with the version. Raises RuntimeError when that takes too long."""
+    def until_served(self, version: int) -> dict[str, float]:
+        """When each worker first answered with the version, by the performance counter. Raises RuntimeError when one
+        does not in time.
+        """
         workers = {str(worker["pid"]) for worker in self._ask("/admin/host/status")[1]["workers"]}
-        deadline, seen = time.monotonic() + PATIENCE_SECONDS, set[str]()
-        while seen != workers:
+        deadline, seen = time.monotonic() + PATIENCE_SECONDS, dict[str, float]()
+        while seen.keys() != workers:
             headers, _ = self._predict()
             if headers.get("x-ratchet-model-version") == str(version):
-                seen.add(headers["x-ratchet-worker"])
+                seen.setdefault(headers["x-ratchet-worker"], time.perf_counter())
             if time.monotonic() > deadline:
                 raise RuntimeError(f"version {version} was not served by every worker within {PATIENCE_SECONDS:g} s")
+        return seen
+
+    def what_was_waited_for(self, moved: Moved) -> list[str]:
+        """What happened in a move, in order: what was seen from outside, and what host and workers logged meanwhile."""
+        happened = [(moved.answered, "answered"), (moved.pointed, "the pointer is written")]
+        happened += [(at, f"served by worker {worker}") for worker, at in moved.by_worker.items()]
+        happened += [
+            (at - moved.begun, line)
+            for at, line in _logged(self.supervisor.log_dir / "host.log")
+            if 0 <= at - moved.begun <= moved.served + AFTER_SECONDS
+        ]
+        return [f"  {seconds:7.3f} s  {what}" for seconds, what in sorted(happened)]
 
     def live(self) -> int:
         return int(self._predict()[0]["x-ratchet-model-version"])
@@ -163,6 +198,13 @@ class Bench:
             return headers, json.loads(answer.read() or b"null")
 
 
+def _logged(log: Path) -> Iterator[tuple[float, str]]:
+    """The lines of the host's log with when they were written (seconds since 1970)."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if (found := LOGGED.match(line)) is not None:
+            yield datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp(), found[2]  # noqa: DTZ007 (local time)
+
+
 def measured(what: str, seconds: Sequence[float]) -> Row:
     middle, longest = statistics.median(seconds), max(seconds)
     shown = f"median {middle:.2f} s, longest {longest:.2f} s of {len(seconds)}"
@@ -184,6 +226,10 @@ def main() -> int:
             status.update("rolling back without MLflow")
             supervisor.kill(MLFLOW)
             back = list(bench.moves(ROLLBACKS, bench.by_rollback))
+            slowest = {
+                what: bench.what_was_waited_for(max(moves, key=lambda moved: max(moved.served, moved.answered)))
+                for what, moves in {"alias": moved, "rollback, MLflow hanging": hung, "rollback": back}.items()
+            }
         lines = [
             measured(f"alias moved to served by each of {WORKERS} workers", [each.served for each in moved]),
             measured("rollback answered, MLflow down", [each.answered for each in back]),
@@ -192,6 +238,8 @@ def main() -> int:
             measured("the same, to served by each worker", [each.served for each in hung]),
         ]
         print_rows(console, lines)
+        for what, lines_of in slowest.items():
+            console.print(f"slowest {what}:", *lines_of, sep="\n", markup=False)
         console.print(machine())
         return 0 if all(line.held for line in lines) else 1
     finally:

@@ -1,6 +1,6 @@
 """`model.json`: what is known of one immutable model version. Written by export and register, read by serving.
 
-Imports nothing but the standard library, because every serving process loads it on a cold start.
+Loads nothing but the standard library, because every serving process loads it on a cold start.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
+
+from models.documents import read_document
 
 MANIFEST_SCHEMA = 1
 """Raised when a field changes its meaning; a reader refuses a number it does not know."""
@@ -73,9 +75,7 @@ class Signature:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From plain JSON types, as `asdict` and JSON make them."""
-        inputs = tuple(InputColumn(**column) for column in data["inputs"])
-        optional = {name: data[name] for name in ("task", "unknown_columns", "missing_columns") if name in data}
-        return cls(inputs, tuple(data["classes"]), data["positive"], **optional)
+        return read_document(cls, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ class GoldenRows:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """From plain JSON types, as `asdict` and JSON make them."""
-        inputs = {name: tuple(values) for name, values in data["inputs"].items()}
-        return cls(inputs, tuple(tuple(row) for row in data["probabilities"]))
+        return read_document(cls, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +137,6 @@ class Lineage:
         """The holdout; of a version from before there were several kinds, the one by time."""
         return self.holdout or HoldoutRule("time", self.holdout_from)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """From plain JSON types, as `asdict` and JSON make them."""
-        partitions = tuple(LineagePartition(**partition) for partition in data["partitions"])
-        holdout = HoldoutRule(**data["holdout"]) if data.get("holdout") else None
-        return cls(data["dataset"], data["spec"], data["holdout_from"], partitions, holdout, data.get("data", ""))
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -173,14 +165,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Raises ValueError when the document is of another schema, KeyError or TypeError when it is malformed."""
+        """Raises ValueError when the document is of another schema, TypeError when it is malformed."""
         if data.get("schema") != MANIFEST_SCHEMA:
             raise ValueError(f"model.json has schema {data.get('schema')!r}; this code reads {MANIFEST_SCHEMA}")
-        return cls(
-            **{
-                **data,
-                "signature": Signature.from_dict(data["signature"]),
-                "golden": GoldenRows.from_dict(data["golden"]),
-                "lineage": Lineage.from_dict(data["lineage"]),
-            }
-        )
+        return read_document(cls, data)

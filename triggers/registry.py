@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 import azure.functions as func
 
-from activities.pointing import PointerMoved
 from activities.reconcile import Reconciled, reconcile
 from activities.rollback import rollback
 from activities.waiting import decide, tend
@@ -32,7 +30,6 @@ MAX_WHY_CHARACTERS = 500
 IN_LINE_SECONDS = 0.5
 """How long an answer waits for the registry to follow. It is about the champion, which storage has changed by then; a
 registry that is away may take a minute to be known as such."""
-MOST_LOOKS = 3
 _following: dict[str, asyncio.Task[None]] = {}
 """By pipeline, the latest work that goes on behind an answer: the event loop itself would forget it."""
 
@@ -99,10 +96,12 @@ async def on_webhook(req: func.HttpRequest) -> func.HttpResponse:
 
 
 def _follow(pipeline: str, delivery: str) -> dict[str, Any]:
+    log.info("%s: a webhook says that the alias was moved", pipeline)
     mlflow_webhook.remember(services.blobs(), delivery)
     try:
         done = _reconciled(pipeline)
-    except Exception:
+    except Exception as exc:
+        log.warning("%s: the webhook came to nothing and is awaited again: %s", pipeline, exc)
         mlflow_webhook.give_back(services.blobs(), delivery)
         raise
     _swap_here(pipeline)
@@ -110,11 +109,10 @@ def _follow(pipeline: str, delivery: str) -> dict[str, Any]:
 
 
 def _reconciled(pipeline: str) -> Reconciled:
-    """Whoever comes too late looks again: MLflow does not repeat a delivery for that."""
-    for _ in range(MOST_LOOKS - 1):
-        with contextlib.suppress(PointerMoved):
-            return reconcile(pipeline, services.dependencies())
-    return reconcile(pipeline, services.dependencies())
+    began = time.monotonic()
+    done = reconcile(pipeline, services.dependencies())
+    log.info("%s: reconciled in %.2f s: %s", pipeline, time.monotonic() - began, done.sentence)
+    return done
 
 
 @blueprint.function_name("rollback")
@@ -168,7 +166,7 @@ async def _follow_up(pipeline: str, former: asyncio.Task[None] | None) -> None:
 
 def _align(pipeline: str) -> None:
     try:
-        reconcile(pipeline, services.dependencies())
+        _reconciled(pipeline)
     except RatchetError as exc:
         log.warning("%s: the aliases will follow later: %s", pipeline, exc)
 

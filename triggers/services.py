@@ -87,6 +87,7 @@ def dependencies() -> Dependencies:
         threads=threads,
         cache_days=settings().cache_days,
         pricing=settings().pricing,
+        url=settings().url,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from activities.aligned import SENT_FOR
 from activities.decisions import DECISION, WHY
 from activities.live import read_champion
 from activities.pointing import PointerMoved, Reason, checked, point_at
@@ -187,7 +188,7 @@ class Dies(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("write", range(8))
+@pytest.mark.parametrize("write", range(9))
 def test_a_process_that_dies_between_any_two_steps_is_finished_by_the_next(world: World, write: int) -> None:
     """The write that it dies before: of the pointer, of an event, of a note, or in the registry."""
     world.mlflow.alias["champion"] = 1
@@ -243,3 +244,98 @@ def test_generations_never_repeat_or_go_back_whoever_interleaves(world: World) -
     moves = [move.generation for move in live(world).moves]
     assert moves == sorted(moves, reverse=True)
     assert json.loads(world.blobs.get(pointer_path(PIPELINE)).data)["generation"] == seen[-1]
+
+
+@contextlib.contextmanager
+def just_before(world: World, owner: Any, name: str, interlude: Callable[[], Any], *, call: int = 0) -> Iterator[None]:
+    """While one process is about to make this call, another one does all its work."""
+    whole, calls = getattr(owner, name), [0]
+
+    def late(*given: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call + 1:
+            interlude()
+        return whole(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, late)
+        yield
+
+
+def back_to(world: World, version: int) -> None:
+    rollback(PIPELINE, version, who="ann", why="odd scores", to=world.to)
+    reconcile(PIPELINE, world.to)
+
+
+@pytest.mark.parametrize("call", range(2), ids=["champion", "previous"])
+def test_a_reconciler_that_was_overtaken_leaves_the_aliases_as_the_pointer_is(world: World, call: int) -> None:
+    """It is about to move the alias to where the pointer was; meanwhile the pointer moves on and the aliases follow."""
+    rollback(PIPELINE, 2, who="ann", why="odd scores", to=world.to)
+    with just_before(world, world.mlflow, "set_alias", lambda: back_to(world, 1), call=call):
+        assert reconcile(PIPELINE, world.to).version == 1
+    assert (live(world).champion.version, live(world).generation) == (1, 5)
+    assert world.mlflow.alias == {"challenger": 3, "champion": 1, "previous": 2}
+    assert decided(world) == {1: "promoted", 2: "rolled back", 3: "rolled back"}
+
+
+def test_an_alias_that_was_put_back_too_late_is_no_wish(world: World) -> None:
+    """A reconciler moves the alias long after it decided to, and dies. Nobody wished for that version."""
+    rollback(PIPELINE, 2, who="ann", why="odd scores", to=world.to)
+    set_alias = world.mlflow.set_alias
+
+    def late(pipeline: str, alias: str, version: int) -> None:
+        world.mlflow.set_alias = set_alias  # type: ignore[method-assign]
+        back_to(world, 1)
+        set_alias(pipeline, alias, version)
+        raise Dies
+
+    world.mlflow.set_alias = late  # type: ignore[method-assign]
+    with pytest.raises(Dies):
+        reconcile(PIPELINE, world.to)
+    assert world.mlflow.alias["champion"] == 2
+    assert reconcile(PIPELINE, world.to).outcome == "alias moved"
+    assert (live(world).champion.version, live(world).generation, world.mlflow.alias["champion"]) == (1, 5, 1)
+    world.now += SENT_FOR
+    assert reconcile(PIPELINE, world.to).outcome == "in line"
+    world.mlflow.alias["champion"] = 2
+    assert reconcile(PIPELINE, world.to).outcome == "pointer moved", "by now it can only be a wish"
+
+
+def test_a_wish_is_one_again_as_soon_as_the_reconciler_is_done(world: World) -> None:
+    rollback(PIPELINE, 2, who="ann", why="odd scores", to=world.to)
+    for version, outcome in ((None, "alias moved"), (3, "pointer moved"), (2, "pointer moved")):
+        if version is not None:
+            world.mlflow.alias["champion"] = version
+        assert reconcile(PIPELINE, world.to).outcome == outcome
+    assert live(world).champion.version == 2
+
+
+def test_a_wish_that_follows_at_once_on_another_is_followed_too(world: World) -> None:
+    """The first reconciler has moved the pointer and is about to say so in the registry when the alias moves back."""
+
+    def moved_back() -> None:
+        world.mlflow.alias["champion"] = 3
+        assert reconcile(PIPELINE, world.to).outcome == "pointer moved"
+
+    world.mlflow.alias["champion"] = 1
+    with just_before(world, world.mlflow, "set_alias", moved_back):
+        reconcile(PIPELINE, world.to)
+    assert (live(world).champion.version, live(world).generation) == (3, 5)
+    assert (world.mlflow.alias["champion"], world.mlflow.alias["previous"]) == (3, 1)
+    assert told(world, "Ratchet.ModelPromoted") == [1, 2, 3, 1, 3]
+
+
+def test_documents_of_newer_code_are_read(world: World) -> None:
+    """While a new version is rolled out, the old one goes on working."""
+    for name in ("aligned", "live", "versions/1/model", "versions/3/model"):
+        path = f"models/{PIPELINE}/{name}.json"
+        world.blobs.put(path, json.dumps({**world.read(path), "invented_later": [1]}).encode())
+    world.mlflow.alias["champion"] = 1
+    assert reconcile(PIPELINE, world.to).outcome == "pointer moved"
+
+
+def test_a_document_with_a_mistake_is_not_taken_for_another(world: World) -> None:
+    path = f"models/{PIPELINE}/aligned.json"
+    world.blobs.put(path, json.dumps({**world.read(path), "generation": "3"}).encode())
+    with pytest.raises(TypeError, match=r"Aligned\.generation is '3', no int"):
+        reconcile(PIPELINE, world.to)

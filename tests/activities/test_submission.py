@@ -75,13 +75,13 @@ def test_the_files_say_what_it_was_made_with(first: Submission) -> None:
 def test_a_champion_is_compared_with(second: Submission) -> None:
     assert second.metrics["champion/auc"] > 0.5
     assert second.metrics["gain/value"] == pytest.approx(second.metrics["auc"] - second.metrics["champion/auc"])
-    assert "| champion then (version 1) |" in second.description
+    assert "this version   champion then (version 1)\n" in second.description
 
 
 def test_the_description_says_why_from_what_and_how_to_ask(first: Submission) -> None:
     text = first.description
     assert text.startswith("Promoted: AUC ")
-    assert f"| AUC | {first.metrics['auc']:.4f} |" in text
+    assert ["AUC", f"{first.metrics['auc']:.4f}"] in [line.split() for line in text.splitlines()]
     assert "600 rows of 1 file, from 2026-01-01 to 2026-01-10." in text
     assert 'mlflow.pyfunc.load_model("models:/shops@champion")' in text
     assert "`price` (number), `town` (category)" in text

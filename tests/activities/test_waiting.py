@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_who_has_to_decide_is_told_how(world: World) -> None:
     assert request["answer"] == f"/api/pipelines/{PIPELINE}/approvals/run-1"
     assert request["report"] == f"/api/pipelines/{PIPELINE}/runs/run-1"
     assert (request["version"], request["supersedes"], request["on_timeout"]) == (1, None, "reject")
+
+
+def test_the_links_are_whole_where_the_app_knows_its_host(tmp_path: Path) -> None:
+    world = World(tmp_path, APPROVAL)
+    world.to = replace(world.to, url="https://app.azurewebsites.net")
+    world.upload("a.csv", rows(0))
+    world.run()
+    (request,) = asked(world)
+    assert request["answer"] == f"https://app.azurewebsites.net/api/pipelines/{PIPELINE}/approvals/run-1"
+    assert request["report"] == f"https://app.azurewebsites.net/api/pipelines/{PIPELINE}/runs/run-1"
 
 
 def test_an_approved_challenger_goes_live_with_the_name_of_who_did_it(world: World) -> None:

@@ -22,6 +22,27 @@ def test_one_setting_is_enough() -> None:
     assert settings.mlflow_tracking_uri is None
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", ""),
+        ("app.azurewebsites.net", "https://app.azurewebsites.net"),
+        ("app.example:8443", "https://app.example:8443"),
+        ("127.0.0.1:7071", "http://127.0.0.1:7071"),
+        ("localhost:7071", "http://localhost:7071"),
+        ("[::1]:7071", "http://[::1]:7071"),
+    ],
+)
+def test_where_the_app_answers(host: str, url: str) -> None:
+    assert read_settings({**MINIMAL, "WEBSITE_HOSTNAME": host}).url == url
+
+
+@pytest.mark.parametrize("host", ["https://app", "app/path", "app:port", "user@app", ":7071"])
+def test_a_host_is_no_address(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"WEBSITE_HOSTNAME is .*; it has to be a host"):
+        read_settings({**MINIMAL, "WEBSITE_HOSTNAME": host})
+
+
 def test_an_identity_needs_two_addresses() -> None:
     identity = {
         "AzureWebJobsStorage__blobServiceUri": "https://a.blob.core.windows.net",
