@@ -114,7 +114,9 @@ class ModelCache:
             return True
         if self._clock() >= slot.next_check and self._may_be_old(slot):
             return True
-        return version not in {None, str(model.manifest.version)} and not self._versions.has(pipeline, str(version))
+        if version is None or version == str(model.manifest.version):
+            return False
+        return not self._versions.has(pipeline, version)
 
     def refresh(self, pipeline: str) -> None:
         """Looks at the pointer now, and swaps when it names another model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from models.errors import bounded
@@ -42,10 +43,13 @@ def decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
     return plain
 
 
-def compressed(answer: Answer, accepted: str | None) -> Answer:
-    """The answer as the request's Accept-Encoding wants it."""
+def compressed(answer: Answer, headers: Mapping[str, str]) -> Answer:
+    """The answer as the Accept-Encoding among the request's headers wants it."""
+    if len(answer.body) < SMALLEST:
+        return answer
+    accepted = headers.get("accept-encoding")
     name = _preferred(accepted) if accepted else None
-    if name is None or len(answer.body) < SMALLEST:
+    if name is None:
         return answer
     packer = zlib.compressobj(LEVEL, wbits=WINDOW[name])
     body = packer.compress(answer.body) + packer.flush()

@@ -18,6 +18,7 @@ from models.manifest import Manifest, is_sha256
 from serving.disk import DiskCache
 from serving.errors import ModelRefused
 from serving.feeds import FeedReader
+from serving.one_row import OneRow
 from serving.session import Session, prove, warm_up
 
 SHOWN = 60
@@ -32,6 +33,7 @@ class ActiveModel:
     session: Session
     reader: FeedReader
     headers: dict[str, str]
+    one_row: OneRow
 
     def is_version(self, champion: LiveVersion) -> bool:
         """Whether this is the model that the pointer names. Two versions may have the same bytes."""
@@ -107,7 +109,7 @@ def activate(manifest: Manifest, model: bytes) -> ActiveModel:
     prove(session, manifest.signature, manifest.golden)
     warm_up(session, manifest.signature, manifest.golden)
     headers = {"x-ratchet-model-version": str(manifest.version), "x-ratchet-run": manifest.run}
-    return ActiveModel(manifest, session, FeedReader(manifest.signature), headers)
+    return ActiveModel(manifest, session, FeedReader(manifest.signature), headers, OneRow(manifest, headers))
 
 
 def read_champion(document: bytes) -> LiveVersion:

@@ -48,18 +48,23 @@ class InferenceRequest:
     outputs: tuple[tuple[str, bool], ...]
 
 
-def read_request(body: bytes, json_length: str | None, signature: Signature) -> InferenceRequest:
-    """An inference request. `json_length` is the value of the header JSON_LENGTH. Raises BadRequest."""
-    size = len(body) if json_length is None else _json_length(json_length, len(body))
-    view = memoryview(body)
-    document = load_json(view[:size])
-    raw = RawData(view[size:])
+def split(body: bytes, headers: Mapping[str, str]) -> tuple[Any, memoryview | None]:
+    """A request's JSON document, and what follows it where a header says where it ends. Raises BadRequest."""
+    if JSON_LENGTH not in headers:
+        return load_json(body), None
+    size, view = _json_length(headers[JSON_LENGTH], len(body)), memoryview(body)
+    return load_json(view[:size]), view[size:]
+
+
+def read_request(document: Any, data: memoryview | None, signature: Signature) -> InferenceRequest:
+    """An inference request, from its JSON and the raw tensors behind that. Raises BadRequest."""
+    raw = RawData(data or memoryview(b""))
     columns, rows = _columns(document, raw)
     raw.finish()
     identifier = document.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise BadRequest(f"id {bounded(repr(identifier), SHOWN)} is not a text")
-    return InferenceRequest(identifier, columns, rows, _wanted(document, _outputs(signature)))
+    return InferenceRequest(identifier, columns, rows, _wanted(document, output_names(signature)))
 
 
 def write_answer(
@@ -94,7 +99,7 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
     inputs = [{"name": c.name, "datatype": DATATYPE_OF[c.kind], "shape": [-1]} for c in manifest.signature.inputs]
     signature = manifest.signature
     outputs: list[dict[str, Any]] = [{"name": signature.output, "datatype": "FP64", "shape": [-1, signature.width]}]
-    if LABEL in _outputs(signature):
+    if LABEL in output_names(signature):
         outputs.append({"name": LABEL, "datatype": "BYTES", "shape": [-1]})
     return {
         "name": manifest.pipeline,
@@ -131,8 +136,8 @@ def _columns(document: Any, raw: RawData) -> tuple[dict[str, Values], int]:
     return columns, rows
 
 
-def _outputs(signature: Signature) -> tuple[str, ...]:
-    """Probabilities and the likeliest class, or a regression's values alone."""
+def output_names(signature: Signature) -> tuple[str, ...]:
+    """Names: probabilities and the likeliest class, or a regression's values alone."""
     return (signature.output, LABEL) if signature.classes else (signature.output,)
 
 

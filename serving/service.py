@@ -64,7 +64,10 @@ class InferenceService:
 
         def work(sent: bytes, deadline: Deadline) -> Answer:
             model = self._model(pipeline, version)
-            asked = oip.read_request(sent, headers.get(oip.JSON_LENGTH), model.manifest.signature)
+            document, raw = oip.split(sent, headers)
+            if raw is None and (row := model.one_row.read(document)) is not None:
+                return model.one_row.write(document.get("id"), _run(model, row, 1, deadline))
+            asked = oip.read_request(document, raw, model.manifest.signature)
             self._limits.check_rows(asked.rows)
             probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
             return oip.write_answer(asked, model.manifest, probabilities, model.headers)
@@ -209,11 +212,12 @@ class InferenceService:
         try:
             if len(body) > self._limits.body_bytes:
                 raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
-            sent = decompressed(body, headers.get("content-encoding"), self._limits.body_bytes)
-            result = work(sent, deadline)
+            if "content-encoding" in headers:
+                body = decompressed(body, headers["content-encoding"], self._limits.body_bytes)
+            result = work(body, deadline)
         except ServingError as exc:
             result = refusal(exc, protocol=protocol)
-        return compressed(result, headers.get("accept-encoding"))
+        return compressed(result, headers)
 
 
 def _refusing(work: Callable[[], Answer], *, protocol: Protocol = "oip") -> Answer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import azure.functions as func
 import pytest
+from azure.functions.http import HttpResponseConverter
 
 from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE
@@ -65,3 +67,19 @@ async def test_what_may_take_long_is_answered_on_a_thread(
     await _predict(ROW)
     await _predict(body, **headers)
     assert threads[-1] != threading.current_thread().name
+
+
+async def test_an_answer_reaches_the_host_with_the_headers_that_it_has(stored: MemoryBlobs) -> None:
+    """Also where a text has its character set: the library adds one to a text's type, be there one or not."""
+    request = func.HttpRequest(
+        method="POST",
+        url="/",
+        headers={"content-type": "image/png"},
+        route_params={"pipeline": PIPELINE},
+        body=ROW,
+    )
+    handler = inference.mlflow_invocations._function.get_user_function()  # type: ignore[attr-defined]
+    datum = HttpResponseConverter.encode(await handler(request), expected_type=None)
+    headers = {name: header.value for name, header in datum.value["headers"].items()}
+    assert (datum.value["status_code"].value, headers["content-type"]) == ("415", "text/plain; charset=utf-8")
+    assert headers["x-ratchet-worker"] == str(os.getpid())

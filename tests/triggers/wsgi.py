@@ -32,8 +32,7 @@ def application() -> Callable[[Environ, Start], Iterable[bytes]]:
             return [b""]
         function, parameters = found
         response = asyncio.run(function(_request(environ, parameters)))
-        headers = [("content-type", response.mimetype), *response.headers.items()]
-        start(f"{response.status_code} {HTTPStatus(response.status_code).phrase}", headers)
+        start(f"{response.status_code} {HTTPStatus(response.status_code).phrase}", list(response.headers.items()))
         return [response.get_body()]
 
     return serve
