@@ -91,8 +91,10 @@ def read_columns(raw: pl.DataFrame, columns: Mapping[str, Column]) -> dict[str, 
         stripped = cells.select(pl.col(again).cast(pl.String).str.strip_chars())
         cells = cells.with_columns(stripped)
         values = values.with_columns(_values(stripped, {at: kinds[at] for at in again}))
-    missing = cells.select(_missing(pl.col(at), cells.schema[at]) for at in kinds)
     lacking = values.select(pl.all().is_null())
+    # Of texts that were read once, those without a value are missing.
+    asked = [at for at in kinds if at in again or not _is_written(cells.schema[at])]
+    missing = lacking.with_columns(cells.select(_missing(pl.col(at), cells.schema[at]) for at in asked))
     typed = {}
     for at, (name, column) in zip(kinds, columns.items(), strict=True):
         wrong = lacking[at] & ~missing[at]
