@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from models.ensemble import INFINITE, every_node
+from models.ensemble import INFINITE, NO_FEATURE, Trees
 from models.feature_columns import FeatureColumn
 from models.feature_nodes import DAY
 from models.scoring import Feed
@@ -19,14 +19,14 @@ SEED = 20130101
 EXTREMES = (np.nan, 0.0, -0.0, 1e-40, -1e-40, 1e30, -1e30, 1e300, -1e300, np.inf, -np.inf)
 
 
-def raw_rows(feed: Feed, dump: Mapping[str, Any], columns: Sequence[FeatureColumn]) -> dict[str, np.ndarray[Any, Any]]:
+def raw_rows(feed: Feed, trees: Trees, columns: Sequence[FeatureColumn]) -> dict[str, np.ndarray[Any, Any]]:
     """RAW_ROWS rows of raw columns, each column drawn by itself (seeded) from what is most likely to go wrong.
 
     Values on the model's thresholds and a hair beside them, midnights, missing values, extremes, unknown and missing
     categories, and values of `feed`.
     """
     rng = np.random.default_rng(SEED)
-    thresholds = thresholds_of(dump)
+    thresholds = thresholds_of(trees)
     result: dict[str, np.ndarray[Any, Any]] = {}
     for name, seen in feed.items():
         if seen.dtype == object:
@@ -44,12 +44,12 @@ def raw_rows(feed: Feed, dump: Mapping[str, Any], columns: Sequence[FeatureColum
     return result
 
 
-def threshold_rows(matrix: np.ndarray[Any, Any], dump: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def threshold_rows(matrix: np.ndarray[Any, Any], trees: Trees) -> np.ndarray[Any, np.dtype[np.float32]]:
     """float32 [M, F]: for every threshold of every feature a row on it and one float step to either side.
 
     The other features are of rows of `matrix`, float32 [N, F] with N > 0, in turn.
     """
-    thresholds = thresholds_of(dump)
+    thresholds = thresholds_of(trees)
     values = {feature: beside(of_feature) for feature, of_feature in thresholds.items()}
     total = sum(len(column) for column in values.values())
     rows = matrix[np.random.default_rng(SEED).integers(0, len(matrix), total)]
@@ -67,13 +67,11 @@ def beside(thresholds: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]
     return np.concatenate([nearest, np.nextafter(nearest, infinity), np.nextafter(nearest, -infinity)])
 
 
-def thresholds_of(dump: Mapping[str, Any]) -> dict[int, list[float]]:
+def thresholds_of(trees: Trees) -> dict[int, list[float]]:
     """Finite thresholds by feature, ascending."""
-    found: dict[int, set[float]] = {}
-    for node in every_node(dump):
-        if "split_feature" in node and abs(node["threshold"]) < INFINITE:
-            found.setdefault(node["split_feature"], set()).add(float(node["threshold"]))
-    return {feature: sorted(values) for feature, values in sorted(found.items())}
+    finite = (trees.feature != NO_FEATURE) & (np.abs(trees.threshold) < INFINITE)
+    features, thresholds = trees.feature[finite], trees.threshold[finite]
+    return {feature: np.unique(thresholds[features == feature]).tolist() for feature in np.unique(features).tolist()}
 
 
 def _midnights(seconds: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,6 +1,6 @@
 """A booster and its feature graph become one ONNX graph: raw columns in, answers out.
 
-`exact`: one ai.onnx.ml v5 TreeEnsemble in float64, built from the booster's own dump, so that it takes the same branch
+`exact`: one ai.onnx.ml v5 TreeEnsemble in float64, built from the booster's own text, so that it takes the same branch
 as LightGBM on every row. `portable`: onnxmltools' trees in float32 (ai.onnx.ml 4), for runtimes without the v5 kernel,
 with thresholds moved so that they take the same branches as well. Features that no tree uses are not computed.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightgbm as lgb
@@ -19,14 +19,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from models.ensemble import (
+    NO_FEATURE,
     ExportError,
-    Node,
+    Integers,
+    Trees,
     largest_float32_below,
     link_of,
     missing_goes_left,
-    nodes_of,
+    onnx_thresholds,
+    read_trees,
     refuse_inexact,
-    threshold,
     used_features,
 )
 from models.features import FEATURES, IR_VERSION, ML_OPSET, OPSET, select_features
@@ -47,20 +49,19 @@ def export(booster_text: str, features_graph: bytes, signature: Signature, *, ki
 
     Equal inputs give equal bytes. Raises ExportError.
     """
-    booster = lgb.Booster(model_str=booster_text)
-    dump = booster.dump_model()
-    refuse_inexact(dump)
-    link, per_iteration = link_of(dump), int(dump["num_tree_per_iteration"])
-    if max(len(signature.classes), 1) != (2 if link.function == "logistic" else per_iteration):
-        raise ExportError("objective", f"{per_iteration} scores do not make {list(signature.classes)}")
+    trees = read_trees(booster_text)
+    refuse_inexact(trees)
+    link = link_of(trees)
+    if max(len(signature.classes), 1) != (2 if link.function == "logistic" else trees.per_iteration):
+        raise ExportError("objective", f"{trees.per_iteration} scores do not make {list(signature.classes)}")
     features = onnx.load_model_from_string(features_graph)
     _check_inputs(features, signature)
-    used = used_features(dump)
-    places = {feature: place for place, feature in enumerate(used)}
+    used = used_features(trees)
     # The logistic function of s is the softmax of (0, s): the trees write the second column of two.
-    trees = _Trees(dump, places, targets=2 if link.function == "logistic" else per_iteration)
-    nodes = trees.exact() if kind == "exact" else trees.portable(booster_text, booster.num_feature())
-    tail = link_nodes(link, width=trees.targets, output=signature.output)
+    written = [1] if link.function == "logistic" else list(range(trees.per_iteration))
+    ensemble = _Ensemble(trees, used, written)
+    nodes = ensemble.exact() if kind == "exact" else ensemble.portable(booster_text)
+    tail = link_nodes(link, width=ensemble.width, output=signature.output)
     graph = _joined(select_features(features, used), [*nodes, *tail.nodes], tail.constants, signature)
     ml = ML_OPSET if kind == "exact" else ML_OPSET_PORTABLE
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ml)]
@@ -82,24 +83,54 @@ def _check_inputs(features: onnx.ModelProto, signature: Signature) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trees:
-    """The booster's trees as an operator from `features` to SCORES, DOUBLE [N, targets]."""
+class _Ensemble:
+    """The booster's trees as an operator from `features` (of which only the `used` are computed) to SCORES.
 
-    dump: Mapping[str, Any]
-    places: Mapping[int, int]
-    """Where a feature is among the ones that are computed."""
-    targets: int
+    SCORES is DOUBLE [N, width]. The trees of an iteration write the columns `written`, one each.
+    """
+
+    trees: Trees
+    used: Sequence[int]
+    written: Sequence[int]
+
+    @property
+    def width(self) -> int:
+        return max(self.written) + 1
 
     def exact(self) -> list[onnx.NodeProto]:
-        per_iteration = self.dump["num_tree_per_iteration"]
-        ensemble = _Ensemble(self.places)
-        for number, tree in enumerate(self.dump["tree_info"]):
-            ensemble.add(tree["tree_structure"], target=self._target(number % per_iteration))
-        widen = helper.make_node("Cast", [FEATURES], [f"{PREFIX}wide"], to=TensorProto.DOUBLE)
-        return [widen, ensemble.node(f"{PREFIX}wide", SCORES, self.targets)]
+        trees = self.trees
+        split_base, leaf_base = (np.repeat(first, trees.splits) for first in (trees.first_split, trees.first_leaf))
 
-    def portable(self, booster_text: str, features: int) -> list[onnx.NodeProto]:
-        attributes = _converted(booster_text, features)
+        def places(children: Integers) -> list[int]:
+            found: list[int] = np.where(children < 0, ~children + leaf_base, children + split_base).tolist()
+            return found
+
+        targets = np.resize(self.written, len(trees.splits))
+        ensemble = helper.make_node(
+            "TreeEnsemble",
+            [f"{PREFIX}wide"],
+            [SCORES],
+            domain="ai.onnx.ml",
+            n_targets=self.width,
+            aggregate_function=SUM,
+            post_transform=NO_TRANSFORM,
+            tree_roots=trees.first_split.tolist(),
+            nodes_featureids=self._feature_places().tolist(),
+            nodes_splits=numpy_helper.from_array(onnx_thresholds(trees), "splits"),
+            nodes_modes=numpy_helper.from_array(np.full(len(trees.feature), LEQ, np.uint8), "modes"),
+            nodes_truenodeids=places(trees.left),
+            nodes_falsenodeids=places(trees.right),
+            nodes_trueleafs=(trees.left < 0).astype(int).tolist(),
+            nodes_falseleafs=(trees.right < 0).astype(int).tolist(),
+            nodes_missing_value_tracks_true=missing_goes_left(trees).astype(int).tolist(),
+            leaf_targetids=np.repeat(targets, trees.leaves).tolist(),
+            leaf_weights=numpy_helper.from_array(trees.leaf, "weights"),
+        )
+        widen = helper.make_node("Cast", [FEATURES], [f"{PREFIX}wide"], to=TensorProto.DOUBLE)
+        return [widen, ensemble]
+
+    def portable(self, booster_text: str) -> list[onnx.NodeProto]:
+        attributes = _converted(booster_text, self.trees.width)
         self._snap(attributes)
         weights = "class" if "class_ids" in attributes else "target"
         ensemble = helper.make_node(
@@ -108,10 +139,10 @@ class _Trees:
             [f"{PREFIX}narrow"],
             domain="ai.onnx.ml",
             name=f"{PREFIX}trees",
-            n_targets=self.targets,
+            n_targets=self.width,
             aggregate_function="SUM",
             post_transform="NONE",
-            target_ids=[self._target(target) for target in attributes[f"{weights}_ids"]],
+            target_ids=[self.written[score] for score in attributes[f"{weights}_ids"]],
             target_nodeids=attributes[f"{weights}_nodeids"],
             target_treeids=attributes[f"{weights}_treeids"],
             target_weights=attributes[f"{weights}_weights"],
@@ -119,8 +150,9 @@ class _Trees:
         )
         return [ensemble, helper.make_node("Cast", [f"{PREFIX}narrow"], [SCORES], to=TensorProto.DOUBLE)]
 
-    def _target(self, score: int) -> int:
-        return score if self.targets == self.dump["num_tree_per_iteration"] else 1
+    def _feature_places(self) -> Integers:
+        """Where each split's feature is among the ones that are computed, [S]; anywhere for NO_FEATURE."""
+        return np.searchsorted(self.used, self.trees.feature)
 
     def _snap(self, attributes: dict[str, Any]) -> None:
         """Moves the float32 thresholds so that they divide float32 features as the float64 ones do.
@@ -128,91 +160,26 @@ class _Trees:
         x <= t holds for a float32 x exactly when x is at most the largest float32 that is not above t. The converter
         rounds to the nearest one instead, which is above t for about every fifth threshold.
         """
-        places = zip(attributes["nodes_treeids"], attributes["nodes_nodeids"], strict=True)
-        position = {place: index for index, place in enumerate(places)}
-        true_ids, false_ids = attributes["nodes_truenodeids"], attributes["nodes_falsenodeids"]
-        for number, tree in enumerate(self.dump["tree_info"]):
-            stack: list[tuple[Node, int]] = [(tree["tree_structure"], position[number, 0])]
+        trees = self.trees
+        values, places = largest_float32_below(onnx_thresholds(trees)).tolist(), self._feature_places().tolist()
+        missing_left = missing_goes_left(trees).astype(int).tolist()
+        names = zip(attributes["nodes_treeids"], attributes["nodes_nodeids"], strict=True)
+        position = {name: index for index, name in enumerate(names)}
+        children = (("nodes_truenodeids", trees.left), ("nodes_falsenodeids", trees.right))
+        for number, base in enumerate(trees.first_split.tolist()):
+            if trees.feature[base] == NO_FEATURE:
+                continue
+            stack = [(0, position[number, 0])]
             while stack:
-                node, index = stack.pop()
-                if "split_feature" not in node:
-                    continue
-                attributes["nodes_values"][index] = largest_float32_below(threshold(node))
-                attributes["nodes_featureids"][index] = self.places[node["split_feature"]]
-                attributes["nodes_missing_value_tracks_true"][index] = int(missing_goes_left(node))
-                stack.append((node["left_child"], position[number, true_ids[index]]))
-                stack.append((node["right_child"], position[number, false_ids[index]]))
-
-
-@dataclass(slots=True)
-class _Ensemble:
-    """The attributes of TreeEnsemble, filled tree by tree."""
-
-    places: Mapping[int, int]
-    roots: list[int] = field(default_factory=list)
-    features: list[int] = field(default_factory=list)
-    splits: list[float] = field(default_factory=list)
-    missing_left: list[int] = field(default_factory=list)
-    children: dict[str, list[int]] = field(default_factory=lambda: {"true": [], "false": []})
-    leaves: dict[str, list[int]] = field(default_factory=lambda: {"true": [], "false": []})
-    weights: list[float] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-
-    def add(self, root: Node, *, target: int) -> None:
-        base = len(self.features)
-        self.roots.append(base)
-        inner = [node for node in nodes_of(root) if "split_feature" in node]
-        if not inner:
-            self._add_stump(root, target)
-            return
-        index = {id(node): base + position for position, node in enumerate(inner)}
-        for node in inner:
-            self.features.append(self.places[node["split_feature"]])
-            self.splits.append(threshold(node))
-            self.missing_left.append(int(missing_goes_left(node)))
-            for side, child in (("true", node["left_child"]), ("false", node["right_child"])):
-                is_leaf = "split_feature" not in child
-                self.leaves[side].append(int(is_leaf))
-                self.children[side].append(self._leaf(child, target) if is_leaf else index[id(child)])
-
-    def _add_stump(self, leaf: Node, target: int) -> None:
-        """A tree of one leaf: a split with the same leaf on both sides, because ONNX has no tree without a split."""
-        weight = self._leaf(leaf, target)
-        self.features.append(0)
-        self.splits.append(0.0)
-        self.missing_left.append(0)
-        for side in ("true", "false"):
-            self.leaves[side].append(1)
-            self.children[side].append(weight)
-
-    def _leaf(self, leaf: Node, target: int) -> int:
-        self.weights.append(leaf["leaf_value"])
-        self.targets.append(target)
-        return len(self.weights) - 1
-
-    def node(self, source: str, output: str, targets: int) -> onnx.NodeProto:
-        """The operator: float64 [N, F] to [N, targets], the sum of the trees of each target."""
-        modes = np.full(len(self.features), LEQ, np.uint8)
-        return helper.make_node(
-            "TreeEnsemble",
-            [source],
-            [output],
-            domain="ai.onnx.ml",
-            n_targets=targets,
-            aggregate_function=SUM,
-            post_transform=NO_TRANSFORM,
-            tree_roots=self.roots,
-            nodes_featureids=self.features,
-            nodes_splits=numpy_helper.from_array(np.array(self.splits, np.float64), "splits"),
-            nodes_modes=numpy_helper.from_array(modes, "modes"),
-            nodes_truenodeids=self.children["true"],
-            nodes_falsenodeids=self.children["false"],
-            nodes_trueleafs=self.leaves["true"],
-            nodes_falseleafs=self.leaves["false"],
-            nodes_missing_value_tracks_true=self.missing_left,
-            leaf_targetids=self.targets,
-            leaf_weights=numpy_helper.from_array(np.array(self.weights, np.float64), "weights"),
-        )
+                split, index = stack.pop()
+                attributes["nodes_values"][index] = values[base + split]
+                attributes["nodes_featureids"][index] = places[base + split]
+                attributes["nodes_missing_value_tracks_true"][index] = missing_left[base + split]
+                stack += [
+                    (int(child[base + split]), position[number, attributes[ids][index]])
+                    for ids, child in children
+                    if child[base + split] >= 0
+                ]
 
 
 def _converted(booster_text: str, features: int) -> dict[str, Any]:

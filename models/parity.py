@@ -10,7 +10,7 @@ import lightgbm as lgb
 import numpy as np
 
 from models.adversarial import raw_rows, threshold_rows
-from models.ensemble import INFINITE, used_features
+from models.ensemble import INFINITE, read_trees, used_features
 from models.export import ExportKind
 from models.feature_columns import FeatureColumn
 from models.features import FEATURES
@@ -117,7 +117,7 @@ def check_parity(
     """
     booster = lgb.Booster(model_str=booster_text)
     served, features = open_session(model, threads=1), open_session(features_graph, threads=1)
-    dump = booster.dump_model()
+    trees = read_trees(booster_text)
     classes = served.get_outputs()[0].name == "probability"
     compared = _Comparison(classes)
     rows = adversarial_rows = 0
@@ -129,10 +129,10 @@ def check_parity(
     for number, feed in enumerate(batches):
         rows += compare(feed)
         if number == 0 and len(next(iter(feed.values()))):
-            adversarial_rows = compare(raw_rows(feed, dump, columns))
-            matrix = threshold_rows(features.run([FEATURES], feed)[0], dump)
+            adversarial_rows = compare(raw_rows(feed, trees, columns))
+            matrix = threshold_rows(features.run([FEATURES], feed)[0], trees)
             tail = open_session(after_features(model), threads=1)
-            actual = tail.run(None, {FEATURES: np.ascontiguousarray(matrix[:, used_features(dump)])})[0]
+            actual = tail.run(None, {FEATURES: np.ascontiguousarray(matrix[:, used_features(trees)])})[0]
             named = {column.name: matrix[:, index] for index, column in enumerate(columns)}
             adversarial_rows += compared.add(_answers(booster, matrix, classes=classes), actual, named)
     tolerance = (TOLERANCES if classes else VALUE_TOLERANCES)[kind]

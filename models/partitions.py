@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_column
+from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_columns
 from models.cut_off import MIN_ROWS_TO_COMPARE, looks_cut_off
 from models.expressions import check_expressions, evaluate_over
 from models.folds import group_folds
@@ -137,7 +137,7 @@ def _piece(
 ) -> CleanPartition:
     """The rows of one batch, `before` which the file has so many."""
     raw = batch.rows
-    typed = {column: read_column(raw[column], column, rule) for column, rule in spec.columns.items()}
+    typed = read_columns(raw, spec.columns)
     label, every = read_labels(typed, spec, name=name)
     every += [problem for column in typed.values() for problem in column.problems]
     every += [
@@ -274,7 +274,7 @@ def _most_frequent_first(counts: Mapping[str, int]) -> dict[str, int]:
 def _kept(values: pl.Series, name: str) -> pl.Series:
     """As clean partitions have it: numbers as they are, times in seconds, texts without null."""
     if values.dtype == pl.String:
-        return values.fill_null("").alias(name)
+        return (values.fill_null("") if values.null_count() else values).alias(name)
     if isinstance(values.dtype, pl.Datetime):
         return (values.cast(pl.Int64).cast(pl.Float64) / MICROSECONDS).alias(name)
     return values.cast(pl.Float64).alias(name)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.adversarial import raw_rows
+from models.ensemble import DEFAULT_LEFT, MISSING_IS_NAN, MISSING_TYPE, read_trees
 from models.export import ExportError, ExportKind, export
 from models.features import feeds
 from models.parity import TOLERANCES, check_parity
@@ -118,6 +119,32 @@ def test_what_onnx_cannot_say_exactly_is_refused(kind: ExportKind, parameters: d
         export(_booster(dict(parameters)), made.graph, made.signature, kind=kind)
 
 
+def test_the_text_says_of_the_trees_what_lightgbm_says() -> None:
+    text = trained().model.booster_text
+    trees, dump = read_trees(text), lgb.Booster(model_str=text).dump_model()
+    assert (trees.objective, trees.per_iteration) == (dump["objective"], dump["num_tree_per_iteration"])
+    assert len(trees.splits) == len(dump["tree_info"])
+    for number, tree in enumerate(dump["tree_info"]):
+        stack = [(0, tree["tree_structure"])]
+        while stack:
+            child, node = stack.pop()
+            if "leaf_value" in node:
+                assert trees.leaf[trees.first_leaf[number] + ~child] == node["leaf_value"]
+                continue
+            split = trees.first_split[number] + child
+            assert (trees.feature[split], trees.threshold[split]) == (node["split_feature"], node["threshold"])
+            decision = trees.decision[split]
+            assert (decision & MISSING_TYPE == MISSING_IS_NAN) == (node["missing_type"] == "NaN")
+            assert bool(decision & DEFAULT_LEFT) == node["default_left"]
+            stack += [(trees.left[split], node["left_child"]), (trees.right[split], node["right_child"])]
+
+
+def test_a_text_that_is_no_booster_is_refused() -> None:
+    made = trained()
+    with pytest.raises(ExportError, match="no trees of version v4"):
+        export(made.model.booster_text.replace("version=v4", "version=v9"), made.graph, made.signature, kind="exact")
+
+
 def test_a_graph_of_other_columns_is_refused() -> None:
     made = trained()
     fewer = type(made.signature)(made.signature.inputs[:-1], made.signature.classes, made.signature.positive)
@@ -156,9 +183,7 @@ def test_parity_sees_another_model() -> None:
 
 def test_adversarial_rows_hold_thresholds_missing_and_unknown_values() -> None:
     made = trained()
-    rows = raw_rows(
-        made.feeds(), lgb.Booster(model_str=made.model.booster_text).dump_model(), made.spec.feature_columns
-    )
+    rows = raw_rows(made.feeds(), read_trees(made.model.booster_text), made.spec.feature_columns)
     assert np.isnan(rows["price"]).any()
     assert {"", "never seen before", "Ghent"} <= set(rows["town"].tolist())
     assert {len(values) for values in rows.values()} == {len(rows["price"])}

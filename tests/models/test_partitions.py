@@ -187,6 +187,7 @@ PARQUET_COLUMNS = [
     ({"distance": [float("nan")]}, "distance", None),
     ({"distance": ["100.5"]}, "distance", 100.5),
     ({"carrier": pl.Series(["UA"], dtype=pl.Categorical)}, "carrier", "UA"),
+    ({"carrier": pl.Series(["NA"], dtype=pl.Categorical)}, "carrier", ""),
     ({"carrier": [7]}, "carrier", "7"),
     ({"weekend": [0]}, "weekend", 0.0),
     ({"weekend": pl.Series([None], dtype=pl.Null)}, "weekend", None),
@@ -206,6 +207,7 @@ BAD_PARQUET = [
     ({"distance": [float("inf")]}, 'distance: "inf" is not a number'),
     ({"distance": [[1.0, 2.0]]}, 'distance: "<List(Float64)>" is not a number'),
     ({"carrier": [b"\xff\xfe"]}, 'carrier: "<Binary>" is not a text'),
+    ({"carrier": [timedelta(hours=1)]}, "carrier: \"<Duration(time_unit='us')>\" is not a text"),
     ({"when": [1364792400]}, 'when: "1364792400" is not an ISO 8601 timestamp (2013-01-31T05:00:00Z)'),
     ({"delay": pl.Series([None], dtype=pl.Float32)}, "delay: missing, so there is no label"),
 ]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cells import read_column
+from models.cells import read_columns
 from models.manifest import InputColumn, Signature
 from models.spec import Column
 from models.texts import ISO_8601
@@ -186,7 +186,7 @@ def test_records_and_columns_give_the_same_feed(records: list[dict[str, Any]]) -
     | st.sampled_from(["0000-01-01", "2013-02-30", "2013-01-31Z", "2013-W05", "20130131"])
 )
 def test_a_time_means_in_a_request_what_it_means_in_a_file(text: str) -> None:
-    column = read_column(pl.Series([text]), "t", Column(type="timestamp"))
+    column = read_columns(pl.DataFrame({"t": [text]}), {"t": Column(type="timestamp")})["t"]
     if column.wrong[0]:
         with pytest.raises(BadRequest, match="is not an ISO 8601 time"):
             READER.from_records([{"t": text}])
