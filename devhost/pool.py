@@ -323,7 +323,8 @@ class WorkerPool:
             worker = _Worker(process=process, loaded=loaded)
             undo.callback(worker.kill)
             _, worker.connection = await loop.create_unix_connection(
-                lambda: wire.Connection(lambda frame: self._received(worker, frame), worker.kill), sock=ours
+                lambda: wire.Connection(lambda frame: self._received(worker, frame), lambda: _hung_up(worker)),
+                sock=ours,
             )
             undo.pop_all()
         self._workers[slot] = worker
@@ -368,6 +369,12 @@ class WorkerPool:
     def _name(self, function_id: str) -> str:
         function = self._functions.get(function_id)
         return function_id if function is None else function.name
+
+
+def _hung_up(worker: _Worker) -> None:
+    """Its socket tells of its death sooner than the process does: nothing more is given to it."""
+    worker.state = "stopping"
+    worker.kill()
 
 
 def _ending(worker: _Worker, status: int) -> str:

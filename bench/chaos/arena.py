@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,8 +77,9 @@ class Arena:
         """Restarts what has to be, so that the stack has this setting."""
         if skew != self.skew:
             self.skew = skew
-            self.stack.supervisor.stop(HOST)
-            self.stack.supervisor.start(self._host())
+            with self._down():
+                self.stack.supervisor.stop(HOST)
+                self.stack.supervisor.start(self._host())
         if events != self.events:
             self.events = events
             self.stack.supervisor.stop(EVENT_GRID)
@@ -108,13 +109,26 @@ class Arena:
                     os.kill(pid, signal.SIGKILL)
             # Until the host has seen it, it gives them requests; the customer makes such a one again.
             deadline = time.monotonic() + NOTICED_SECONDS
-            while set(killed) & set(self.worker_pids()) and time.monotonic() < deadline:
+            while not self._has_noticed(killed) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             return
+        with self._down():
+            self.stack.supervisor.kill(HOST)
+            self.stack.supervisor.start(self._host())
+
+    @contextlib.contextmanager
+    def _down(self) -> Iterator[None]:
         self.down.set()
-        self.stack.supervisor.kill(HOST)
-        self.stack.supervisor.start(self._host())
-        self.down.clear()
+        try:
+            yield
+        finally:
+            self.down.clear()
+
+    def _has_noticed(self, killed: Sequence[int]) -> bool:
+        """Not while it is silent: a busy host may yet give a request to the dead."""
+        with contextlib.suppress(HostSilent):
+            return not set(killed) & set(self.stack.worker_pids())
+        return False
 
     def worker_pids(self) -> list[int]:
         """None while the host does not answer: it is down, or starts."""
