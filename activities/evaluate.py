@@ -114,7 +114,7 @@ class _Judged:
 
 
 def read_scores(workspace: Workspace) -> dict[str, np.ndarray[Any, Any]]:
-    """Labels (uint8 [N]) and scores (float64 [N]; `champion` is empty when there is none to compare with)."""
+    """Labels [N] and each model's answers (float64 [N, K]; `champion` is empty when there is none to compare with)."""
     import numpy as np
 
     with np.load(io.BytesIO(workspace.read_bytes("scores.npz")), allow_pickle=False) as stored:

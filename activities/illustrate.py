@@ -45,8 +45,7 @@ def _evidence(workspace: Workspace) -> Evidence:
     metric = yardstick(workspace.spec()).metric
 
     def answers(model: str) -> np.ndarray[Any, Any]:
-        given = scores[model]
-        return given if given.ndim == 2 else np.stack([1.0 - given, given], axis=1)  # noqa: PLR2004 (rows by classes)
+        return scores[model] if len(scores["labels"]) else np.empty((0, signature.width))
 
     label = metric_label(training.get("metric", "log_loss"))
     return Evidence(
