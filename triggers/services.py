@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from adapters.blobs import BlobStore
@@ -15,12 +16,15 @@ from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
 from adapters.outbox import Outbox
 from adapters.registry import Registry
-from adapters.settings import Settings, read_settings
+from adapters.settings import Settings, read_settings, role
 from adapters.specs import SpecFiles
 
 if TYPE_CHECKING:
     from activities.dependencies import Dependencies
     from serving.service import InferenceService
+
+FOR_A_MOVE = ("models.spec", "models.golden", "requests")
+"""What is imported late, because most functions do without, and what a version is checked with before it goes live."""
 
 
 @cache
@@ -110,8 +114,17 @@ def inference() -> InferenceService:
         limits=Limits(chosen.max_body_bytes, chosen.max_rows, chosen.request_seconds),
         cache_limits=CacheLimits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept),
     )
-    threading.Thread(target=service.warm, args=(specs().names(),), name="ratchet-start", daemon=True).start()
+    threading.Thread(target=_start, args=(service,), name="ratchet-start", daemon=True).start()
     return service
+
+
+def _start(service: InferenceService) -> None:
+    """Loads the champions, and then what a process that also manages them needs for its first move of one: a second of
+    imports, which whoever moves an alias or rolls back would wait for."""
+    service.warm(specs().names())
+    if role(os.environ) != "serve":
+        for module in FOR_A_MOVE:
+            import_module(module)
 
 
 def inference_if_there() -> InferenceService | None:

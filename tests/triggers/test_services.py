@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE, publish
 from tests.serving.test_cache import _until
 from triggers import services
+
+WAIT_SECONDS = 15.0
 
 
 @pytest.fixture
@@ -35,3 +38,17 @@ def test_a_process_loads_its_champions_at_the_first_call_whatever_it_is_for(stor
     """Azure calls the warmup when it scales out, not when it replaces a process."""
     assert services.inference().server_metadata().status == 200
     _until(lambda: services.inference().status(PIPELINE)["version"] == 1)
+
+
+@pytest.mark.parametrize("chosen", ["all", "serve"])
+def test_a_process_that_manages_models_is_ready_to_move_one(
+    stored: MemoryBlobs, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    monkeypatch.setenv("RATCHET_ROLE", chosen)
+    imported: list[str] = []
+    monkeypatch.setattr(services, "import_module", imported.append)
+    services.inference()
+    for thread in threading.enumerate():
+        if thread.name == "ratchet-start":
+            thread.join(WAIT_SECONDS)
+    assert imported == ([] if chosen == "serve" else list(services.FOR_A_MOVE))
