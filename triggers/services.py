@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from activities.dependencies import Dependencies
     from serving.service import InferenceService
 
-FOR_A_MOVE = ("models.spec", "models.golden", "requests")
+FOR_A_MOVE = ("models.spec", "models.expressions", "models.golden", "requests")
 """What is imported late, because most functions do without, and what a version is checked with before it goes live."""
 
 

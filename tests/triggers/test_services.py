@@ -30,6 +30,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBl
     for function in cached:
         function.cache_clear()
     yield blobs
+    _started()
     for function in cached:
         function.cache_clear()
 
@@ -48,7 +49,12 @@ def test_a_process_that_manages_models_is_ready_to_move_one(
     imported: list[str] = []
     monkeypatch.setattr(services, "import_module", imported.append)
     services.inference()
+    _started()
+    assert imported == ([] if chosen == "serve" else list(services.FOR_A_MOVE))
+
+
+def _started() -> None:
+    """Waits until nothing is loaded any more."""
     for thread in threading.enumerate():
         if thread.name == "ratchet-start":
             thread.join(WAIT_SECONDS)
-    assert imported == ([] if chosen == "serve" else list(services.FOR_A_MOVE))
