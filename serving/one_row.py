@@ -7,7 +7,8 @@ every request, and say what is wrong with one. Anything but the plainest is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from models.manifest import InputKind, Manifest
@@ -26,6 +27,17 @@ TYPES: Mapping[InputKind, frozenset[type]] = {**PLAIN, "category": frozenset({st
 FLAGS = frozenset({0, 1, None})
 
 
+class _Inputs(threading.local):
+    """Arrays that each request of a thread is written into: to make them anew takes as long as the rest of reading."""
+
+    def __init__(self, numbers: Sequence[str], categories: Sequence[str]) -> None:
+        import numpy as np
+
+        self.numbers = np.empty((len(numbers), 1), np.float64)
+        self.texts = {name: np.empty(1, object) for name in categories}
+        self.feed = {**dict(zip(numbers, self.numbers, strict=True)), **self.texts}
+
+
 class OneRow:
     """Reads and answers such requests for one model. Made once per model."""
 
@@ -35,8 +47,9 @@ class OneRow:
         signature = manifest.signature
         self._types = {column.name: TYPES[column.kind] for column in signature.inputs}
         names = {kind: [column.name for column in signature.inputs if column.kind == kind] for kind in TYPES}
-        self._integers, self._booleans, self._categories = names["integer"], names["boolean"], names["category"]
+        self._integers, self._booleans = names["integer"], names["boolean"]
         self._numbers = [name for kind in CHECKS for name in names[kind]]
+        self._inputs = _Inputs(self._numbers, names["category"])
         # What `oip` writes, around the values: the same for all answers with the same likeliest class.
         outputs = oip.output_names(signature)
         asked = oip.InferenceRequest(None, {}, 1, tuple((name, False) for name in outputs))
@@ -49,9 +62,7 @@ class OneRow:
 
     def read(self, document: Any) -> dict[str, np.ndarray[Any, Any]] | None:
         """The feed, or None for a request that is not like that, or not right. `document` is from orjson, which lets no
-        infinity through."""
-        import numpy as np
-
+        infinity through. The feed is this thread's, and holds until it reads the next request."""
         types, columns = self._types, {}
         try:
             if not document.keys() <= FIELDS or type(document.get("id", "")) is not str:
@@ -76,14 +87,13 @@ class OneRow:
             for name in self._booleans:
                 if columns[name] not in FLAGS:
                     return None
-            numbers = np.array([columns[name] for name in self._numbers], np.float64).reshape(-1, 1)
-            texts = [columns[name] or "" for name in self._categories]
+            inputs = self._inputs
+            inputs.numbers[:, 0] = [columns[name] for name in self._numbers]
+            for name, text in inputs.texts.items():
+                text[0] = columns[name] or ""
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        feed = dict(zip(self._numbers, numbers, strict=True))
-        for name, text in zip(self._categories, texts, strict=True):
-            feed[name] = np.array([text], object)
-        return feed
+        return inputs.feed
 
     def write(self, identifier: str | None, answers: np.ndarray[Any, Any]) -> Answer:
         """The answer to such a request for `answers`, float64 [1, K]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,18 @@ def test_what_is_read_is_what_the_full_way_reads(one_row: OneRow, data: st.DataO
 @given(JSON_VALUES.filter(lambda document: document != _document(ROW)))
 def test_anything_else_is_left_to_the_full_way(one_row: OneRow, document: Any) -> None:
     assert one_row.read(document) is None
+
+
+def test_a_feed_is_its_threads_own(one_row: OneRow) -> None:
+    here = one_row.read(_document(ROW))
+    assert here is not None
+    before = {name: values.copy() for name, values in here.items()}
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(one_row.read, _document(dict.fromkeys(ROW))).result()
+    assert there is not None
+    assert all(not np.array_equal(there[name], before[name]) for name in before)
+    for name, values in before.items():
+        np.testing.assert_array_equal(here[name], values, strict=True)
 
 
 @pytest.mark.parametrize("field", ["outputs", "parameters"])
