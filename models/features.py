@@ -101,9 +101,7 @@ def select_features(model: onnx.ModelProto, chosen: Sequence[int]) -> onnx.Graph
 
 def feeds(frame: pl.DataFrame, spec: PipelineSpec) -> dict[str, np.ndarray[Any, Any]]:
     """The graph's inputs from a clean frame: float64 [N] with NaN for missing, object [N] of str for categories."""
-    numbers = [name for name in spec.inputs if _kind(spec, name) != "category"]
-    filled = dict(zip(numbers, frame[numbers].fill_null(np.nan).get_columns(), strict=True))
-    return {name: filled.get(name, frame[name]).to_numpy() for name in spec.inputs}
+    return {name: frame[name].to_numpy() for name in spec.inputs}  # where a number is null, that has NaN
 
 
 class FeatureRows:
