@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from devhost.catalog import HTTP, kind
@@ -41,10 +42,18 @@ async def serve(chosen: HostOptions, *, watch: bool = False) -> None:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if changed is None or asked_to_stop.done():
             break
+        _forget_compiled(changed.result())
         print(f"\n{_described(chosen.app_dir, changed.result())}: starting again", flush=True)
     if changed is not None:
         changed.cancel()
         await asyncio.wait({changed})
+
+
+def _forget_compiled(sources: Iterable[Path]) -> None:
+    """Python takes what it has compiled for a change of the same second and the same length, too."""
+    for source in sources:
+        if source.suffix == ".py":
+            Path(cache_from_source(str(source))).unlink(missing_ok=True)
 
 
 async def _host(chosen: HostOptions, ends: Sequence[asyncio.Task[object]]) -> int | None:

@@ -67,7 +67,7 @@ def past(mlflow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Past:
     course = [(ALWAYS, "promoted"), (NEVER, "kept"), (ALWAYS, "promoted"), (APPROVAL, "waiting")]
     with pytest.MonkeyPatch.context() as patch:
         # The pictures have tests of their own, and would take most of the time.
-        patch.setattr("activities.submission._pictures", lambda *_, **__: {})
+        patch.setattr("activities.illustrate._pictures", lambda *_, **__: {})
         for number, (spec, outcome) in enumerate(course):
             world.write_spec(spec)
             world.upload(f"{number}.csv", rows(10 * number))
