@@ -20,6 +20,8 @@ from adapters.registry import Submission
 LOADER = Path(__file__).with_name("ratchet_model.py")
 MODEL, SIGNATURE = "model.onnx", "signature.json"
 """Where the loader looks for them."""
+ENVIRONMENTS = {"conda": "conda.yaml", "virtualenv": "python_env.yaml"}
+"""What MLflow can build to load the model in, each with its recipe; it asks for both, whichever it builds."""
 NEEDED = ("numpy", "onnx", "onnxruntime")
 """Packages besides MLflow (which brings pandas) that a model is loaded with, in the versions it was made with: others
 may add up numbers in another order."""
@@ -29,14 +31,20 @@ def model_files(submission: Submission, run_id: str) -> dict[str, bytes]:
     """Every file of the folder by its path in it."""
     rows = [list(row) for row in zip(*submission.example.values(), strict=True)]
     example = {"columns": list(submission.example), "data": rows}
+    python, requirements = platform.python_version(), _requirements()
     files: dict[str, str | bytes] = {
         "MLmodel": yaml.safe_dump(_mlmodel(submission, run_id), sort_keys=False),
         MODEL: submission.model,
         SIGNATURE: json.dumps(asdict(submission.signature), indent=2),
         f"code/{LOADER.name}": LOADER.read_bytes(),
-        "requirements.txt": "".join(f"{line}\n" for line in _requirements()),
-        "python_env.yaml": yaml.safe_dump(
-            {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+        "requirements.txt": "".join(f"{line}\n" for line in requirements),
+        ENVIRONMENTS["virtualenv"]: yaml.safe_dump({"python": python, "dependencies": ["-r requirements.txt"]}),
+        ENVIRONMENTS["conda"]: yaml.safe_dump(
+            {
+                "channels": ["conda-forge"],
+                "dependencies": [f"python={python}", "pip", {"pip": requirements}],
+                "name": "mlflow-env",
+            }
         ),
         "input_example.json": json.dumps(example),
         "serving_input_example.json": json.dumps({"dataframe_split": example}),
@@ -58,7 +66,7 @@ def _mlmodel(submission: Submission, run_id: str) -> dict[str, Any]:
             },
             "python_function": {
                 "code": "code",
-                "env": {"virtualenv": "python_env.yaml"},
+                "env": ENVIRONMENTS,
                 "loader_module": LOADER.stem,
                 "python_version": platform.python_version(),
             },

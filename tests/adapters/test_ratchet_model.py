@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 import urllib.error
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from mlflow.exceptions import MlflowException
 from onnx import TensorProto, helper
 
@@ -244,6 +247,18 @@ def test_the_example_that_goes_along_can_be_asked(registered: Registered, server
 def test_mlflow_onnx_has_the_graph_itself(registered: Registered) -> None:
     loaded = mlflow.onnx.load_model(registered.uri)
     assert loaded.SerializeToString(deterministic=True) == graph()
+
+
+def test_an_environment_can_be_built_for_it(registered: Registered) -> None:
+    """With `--env-manager` uv, virtualenv (which needs the recipe for conda too) or conda."""
+    needed = {f"{name}=={metadata.version(name)}" for name in ("mlflow", "numpy", "onnx", "onnxruntime")}
+    pip = Path(mlflow.pyfunc.get_model_dependencies(registered.uri)).read_text()
+    conda = yaml.safe_load(Path(mlflow.pyfunc.get_model_dependencies(registered.uri, format="conda")).read_text())
+    python, _, packages = conda["dependencies"]
+    assert set(pip.split()) == set(packages["pip"]) == needed
+    assert python == f"python={platform.python_version()}"
+    recipe = Path(mlflow.artifacts.download_artifacts(f"{registered.uri}/python_env.yaml")).read_text()
+    assert yaml.safe_load(recipe) == {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
 
 
 def test_the_signature_names_inputs_and_classes(registered: Registered) -> None:
