@@ -66,7 +66,7 @@ async def main():
 asyncio.run(main())
 """
 FIRST_PREDICTION = """
-import asyncio, sys
+import asyncio, sys, time
 from devhost import runtime
 from devhost.protocol import Invocation
 
@@ -77,7 +77,7 @@ async def main():
     invocation = Invocation(function_id=functions["infer"], inputs=(("req", request),), metadata={})
     outcome = await runtime.invoke("first", invocation)
     assert outcome.ok and outcome.value[1][0] == 200, outcome
-    print("answered", flush=True)
+    print(time.time())
 
 asyncio.run(main())
 """
@@ -113,9 +113,9 @@ def _handler(stack: Stack, body: bytes) -> Row:
 def _first_prediction(stack: Stack, body: bytes) -> Row:
     taken = []
     for _ in range(STARTS):
-        begun = time.perf_counter()
-        _python(FIRST_PREDICTION, str(ROOT), settings=stack.settings(), stdin=body)
-        taken.append(time.perf_counter() - begun)
+        begun = time.time()
+        # The process tells when it has the answer: how it ends is not counted.
+        taken.append(float(_python(FIRST_PREDICTION, str(ROOT), settings=stack.settings(), stdin=body)) - begun)
     seconds = statistics.median(taken)
     return Row("worker start to first prediction", "under 1 s", f"{seconds:.2f} s", seconds < 1)
 

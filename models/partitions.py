@@ -6,18 +6,16 @@ comes piece after piece, so that a huge one takes no more memory than a small on
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
 from models.cells import MICROSECONDS, Problem, TypedColumn, as_text, read_columns
-from models.cut_off import MIN_ROWS_TO_COMPARE, looks_cut_off
+from models.cut_off import cut_off
 from models.expressions import check_expressions, evaluate_over
 from models.folds import group_folds
 from models.labels import LABEL, class_texts, read_labels
@@ -115,7 +113,7 @@ def clean_pieces(
     batch = next(batches)
     while True:
         following = next(batches, None)
-        problems = _cut_off(batch.rows, file, earlier, name, spec) if following is None else []
+        problems = cut_off(batch.rows, file, earlier, name, spec) if following is None else []
         piece = _piece(batch, problems, tally.rows_read, name=name, spec=spec, latest=latest)
         tally, earlier = tally.plus(piece), earlier + 1
         yield piece
@@ -206,37 +204,6 @@ def _ragged(raw: pl.DataFrame, fields: pl.Series | None) -> list[Problem]:
         return []
     after = f" fields, but the header has {raw.width}"
     return [Problem("line: wrong number of fields", fields.is_not_null(), "line: ", fields.cast(pl.String), after)]
-
-
-def _cut_off(raw: pl.DataFrame, file: Path, earlier: int, name: str, spec: PipelineSpec) -> list[Problem]:
-    """A CSV's last row, when its line has no end and its last cell seems to be the beginning of one.
-
-    `raw` are the last rows of the file, and `earlier` batches come before them: they are read once more.
-    """
-    column = raw.columns[-1]
-    if column not in spec.columns or not name.lower().endswith(".csv") or _has_a_last_line_end(file):
-        return []
-    last = raw[column][-1]
-    if not last or (not earlier and raw.height < MIN_ROWS_TO_COMPARE):
-        return []
-
-    def others() -> Iterator[pl.Series]:
-        yield raw[column][:-1]
-        if earlier:
-            for batch in islice(read_batches(file, name=name, columns=[column]), earlier):
-                yield batch.rows[column]
-
-    if not looks_cut_off(last, others(), spec.columns[column].type):
-        return []
-    rows = pl.zeros(raw.height, pl.Boolean, eager=True)
-    rows[-1] = True
-    return [Problem("line: cut off", rows, "line: it has no end, and ", as_text(raw[column]), " looks cut off")]
-
-
-def _has_a_last_line_end(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(-1, io.SEEK_END)
-        return stream.read(1) in {b"\n", b"\r"}
 
 
 def _partition(
