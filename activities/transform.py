@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from activities.contracts import Done, ItemRef
 from activities.dependencies import Dependencies
+from activities.workspace import Workspace
+
+if TYPE_CHECKING:
+    from models.features import FeatureRows
+
+GRAPHS_KEPT = 4
+"""Runs whose graph a process keeps ready: to open it takes longer than a small partition."""
 
 
 def transform(item: ItemRef, to: Dependencies) -> Done:
     """Computes one partition's matrix and caches it by (graph, partition)."""
-    from models.features import FeatureRows
     from models.matrices import MatrixWriter, matrix_part
     from models.parquet import row_groups
 
     workspace = to.workspace(item.pipeline, item.run)
     entry = workspace.read_item("transform", item.batch, item.index)
     graph_key = entry["graph"]
-    features = FeatureRows(to.blobs.get(workspace.graph_path(graph_key)).data, workspace.spec())
+    features = _features(workspace, graph_key)
     with TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
         clean, matrix = Path(folder) / "clean", Path(folder) / "matrix"
         to.blobs.get_file(workspace.clean_path(entry["key"]), clean)
@@ -31,3 +39,10 @@ def transform(item: ItemRef, to: Dependencies) -> Done:
                 before += frame.height
         to.blobs.put_file(workspace.matrix_path(graph_key, entry["key"]), matrix)
     return Done()
+
+
+@lru_cache(maxsize=GRAPHS_KEPT)
+def _features(workspace: Workspace, graph: str) -> FeatureRows:
+    from models.features import FeatureRows
+
+    return FeatureRows(workspace.blobs.get(workspace.graph_path(graph)).data, workspace.spec())

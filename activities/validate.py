@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activities.contracts import Done, ItemRef
 from activities.dependencies import Dependencies
@@ -14,10 +15,15 @@ from activities.uploads import TRAINING
 from activities.workspace import PlannedPartition, Workspace
 from adapters.blobs import BlobArchived, BlobConflict, BlobNotFound
 
+if TYPE_CHECKING:
+    from models.spec import PipelineSpec
+
 MAX_FILE_BYTES = 2 * 1024**3
 """Largest upload that is read: a worker's temporary disk holds it beside what is made of it."""
 CLOCKS_DIFFER = timedelta(days=1)
 """How far ahead of the run a row may be: whoever wrote it may live ahead of UTC and not have said so."""
+RUNS_KEPT = 32
+"""Runs whose spec a process remembers: each of their partitions asks for it."""
 
 
 def validate(item: ItemRef, to: Dependencies) -> Done:
@@ -59,9 +65,9 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, upload: Path, to
     from models.rejection import PartitionRejected
 
     name, clean, rejected = partition.name, upload.with_name("clean"), upload.with_name("rejected")
-    latest = workspace.started() + CLOCKS_DIFFER
+    spec, latest = _rules(workspace)
     try:
-        cleaned = clean_file(upload, clean=clean, rejected=rejected, name=name, spec=workspace.spec(), latest=latest)
+        cleaned = clean_file(upload, clean=clean, rejected=rejected, name=name, spec=spec, latest=latest)
     except PartitionRejected as exc:
         rows = rejected if exc.tally is not None else None
         return set_file_aside(workspace, partition, exc, to, upload, rows)
@@ -79,3 +85,9 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, upload: Path, to
         "report": report,
         "profile": cleaned.profile.to_dict(),
     }
+
+
+@lru_cache(maxsize=RUNS_KEPT)
+def _rules(workspace: Workspace) -> tuple[PipelineSpec, datetime]:
+    """The run's spec, and how late a row may be. No file of a run is read before both are settled."""
+    return workspace.spec(), workspace.started() + CLOCKS_DIFFER

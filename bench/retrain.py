@@ -43,8 +43,9 @@ FEW, MANY = 100, 1_000
 ROWS_OF_TEN = 10
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FOUR_WEEKS_MINUTES, STRIDE_MINUTES = 28 * 24 * 60, 397
-PATIENCE_SECONDS = 900.0
-POLL_SECONDS, IDLE_POLL_SECONDS = 0.05, 0.5
+PATIENCE_SECONDS, PATIENCE_PER_FILE = 900.0, 0.5
+POLL_SECONDS, POLL_SHARE, IDLE_POLL_SECONDS = 0.05, 0.01, 0.5
+"""To look costs the storage a while, so what takes long is looked at less often."""
 EVENTS = 300
 FLOOR_TIMES, WORKERS_TIMES, PARTITIONS_TIMES, TRIGGER_MS = 1.35, 1.6, 12.0, 50
 PARTS = ("year", "partitions", "trigger", "workers")
@@ -92,7 +93,7 @@ class Bench:
         self.uploaded[name], started = datetime.now(UTC), time.monotonic()
         missing, records = {f"{name}/{file}" for file in files}, dict[str, dict[str, Any]]()
         runs = self._storage.get_container_client("runs")
-        while time.monotonic() - started < PATIENCE_SECONDS:
+        while (waited := time.monotonic() - started) < PATIENCE_SECONDS + PATIENCE_PER_FILE * len(files):
             for path in set(runs.list_blob_names(name_starts_with=f"{name}/")) - records.keys():
                 records[path] = json.loads(runs.download_blob(path).readall())
                 missing -= {entry["path"] for entry in records[path]["partitions"]}
@@ -100,7 +101,7 @@ class Bench:
                 seconds = time.monotonic() - started
                 self._until_idle(name)
                 return seconds, [records[path] for path in sorted(records)]
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS + POLL_SHARE * waited)
         raise RuntimeError(f"{name} has not come to an end: {len(missing)} files are not in {sorted(records)}")
 
     def one_run(self, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:

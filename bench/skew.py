@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from activities.contracts import MAX_PAYLOAD_BYTES
 from bench.retrain import SMALL, Bench, small_rows
-from bench.sweep import BLOBS, sweep_rows
+from bench.sweep import BLOBS, Load, sweep_loads
 from devhost.durable_gate import DATABASE
 
 MILLION = 1_000_000
@@ -41,16 +41,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tiny", type=int, default=TINY, metavar="N", help="how many partitions of ten rows")
     parser.add_argument("--blobs", type=int, default=BLOBS, metavar="N", help="how many the sweep has to look at")
     arguments = parser.parse_args(argv)
-    table = Table("load", "seconds", "outcome")
+    table, console = Table("load", "seconds", "outcome"), Console(highlight=False)
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-skew-")))
         bench = Bench(opened, folder, workers=2)
-        _one_huge(bench, table)
-        _many_tiny(bench, table, arguments.tiny)
-        _many_pipelines(bench, table)
+        for load in _loads(bench, arguments.tiny):
+            _tell(load, console, table)
         largest, longest = sizes(folder / "data" / "host" / DATABASE)
-    sweep_rows(table, arguments.blobs)
-    console = Console(highlight=False)
+    for load in sweep_loads(arguments.blobs):
+        _tell(load, console, table)
     console.print(table)
     console.print(f"largest payload {largest} bytes, limit {MAX_PAYLOAD_BYTES}")
     console.print(f"longest history {longest} events, limit {MAX_EVENTS}")
@@ -68,19 +67,23 @@ def sizes(database: Path) -> tuple[int, int]:
     return max(payloads, default=0), max(lengths.values(), default=0)
 
 
-def _one_huge(bench: Bench, table: Table) -> None:
+def _tell(load: Load, console: Console, table: Table) -> None:
+    """It takes most of an hour: each figure is told when it is there."""
+    console.print(f"{load.what}: {load.seconds:.1f} s, {load.outcome}")
+    table.add_row(load.what, f"{load.seconds:.1f}", load.outcome)
+
+
+def _loads(bench: Bench, tiny: int) -> Iterator[Load]:
     bench.define("huge", SMALL.format(name="huge", quiet=0.2))
     seconds, records = bench.retrain("huge", {"all.csv": huge(MILLION)})
-    table.add_row(f"one partition of {MILLION:,} rows", f"{seconds:.1f}", records[-1]["outcome"])
-
-
-def _many_tiny(bench: Bench, table: Table, count: int) -> None:
+    yield Load(f"one partition of {MILLION:,} rows", seconds, records[-1]["outcome"])
     bench.define("tiny", SMALL.format(name="tiny", quiet=10))
-    seconds, records = bench.retrain("tiny", {f"{number:05}.csv": small_rows(number, 10) for number in range(count)})
-    table.add_row(f"{count:,} partitions of ten rows", f"{seconds:.1f}", records[-1]["outcome"])
+    seconds, records = bench.retrain("tiny", {f"{number:05}.csv": small_rows(number, 10) for number in range(tiny)})
+    yield Load(f"{tiny:,} partitions of ten rows", seconds, f"{records[-1]['outcome']}, in {len(records)} runs")
+    yield _many_pipelines(bench)
 
 
-def _many_pipelines(bench: Bench, table: Table) -> None:
+def _many_pipelines(bench: Bench) -> Load:
     outcomes: list[str] = []
 
     def one(name: str) -> None:
@@ -97,7 +100,7 @@ def _many_pipelines(bench: Bench, table: Table) -> None:
     if len(outcomes) != PIPELINES:
         raise RuntimeError(f"of {PIPELINES} pipelines {len(outcomes)} came to an end")
     summary = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes)))
-    table.add_row(f"{PIPELINES} pipelines at once", f"{time.monotonic() - started:.1f}", summary)
+    return Load(f"{PIPELINES} pipelines at once", time.monotonic() - started, summary)
 
 
 def huge(count: int) -> bytes:

@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 import requests
 from azure.storage.blob import BlobServiceClient, ResourceTypes, generate_account_sas
-from rich.table import Table
 
 from activities.dependencies import Dependencies
 from activities.sweep import look_over
@@ -55,8 +54,17 @@ class Look:
     megabytes: float
 
 
-def sweep_rows(table: Table, count: int = BLOBS) -> None:
-    """Adds a row for the first look at so many blobs, for one that finds nothing, and for one after lost events."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was put on the stack, how long it took, and what came of it."""
+
+    what: str
+    seconds: float
+    outcome: str
+
+
+def sweep_loads(count: int = BLOBS) -> Iterator[Load]:
+    """The first look at so many blobs, one that finds nothing, and one after lost events."""
     with tempfile.TemporaryDirectory(prefix="ratchet-sweep-") as temporary, Supervisor(Path(temporary)) as supervisor:
         Path(temporary, f"{PIPELINE}.yaml").write_text(SMALL.format(name=PIPELINE, quiet=60), encoding="utf-8")
         ports = AzuritePorts(*free_ports(3))
@@ -64,16 +72,16 @@ def sweep_rows(table: Table, count: int = BLOBS) -> None:
         with BlobServiceClient.from_connection_string(ports.connection_string) as service:
             service.create_container(TRAINING)
             _upload(ports, service, range(count))
-            _row(table, f"the sweep's first look at {count:,} blobs", ports, temporary)
-            _row(table, "the next one, which finds nothing", ports, temporary)
+            yield _look_at(f"the sweep's first look at {count:,} blobs", ports, temporary)
+            yield _look_at("the next one, which finds nothing", ports, temporary)
             _behind_its_back(ports, service, count)
-            _row(table, f"one that finds {MISSED} new and {MISSED} deleted", ports, temporary)
+            yield _look_at(f"one that finds {MISSED} new and {MISSED} deleted", ports, temporary)
 
 
-def _row(table: Table, what: str, ports: AzuritePorts, folder: str) -> None:
+def _look_at(what: str, ports: AzuritePorts, folder: str) -> Load:
     look = _in_a_process(ports.connection_string, folder)
     found = f"{look.changes:,} changes in {look.looks} looks, {look.requests:,} requests, {look.megabytes:.0f} MB"
-    table.add_row(what, f"{look.seconds:.1f}", found)
+    return Load(what, look.seconds, found)
 
 
 def _behind_its_back(ports: AzuritePorts, service: BlobServiceClient, count: int) -> None:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnxruntime
+import polars as pl
 from onnx import TensorProto, helper
 
 from models.feature_nodes import Nodes
 from models.manifest import InputColumn, InputKind, Signature
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from models.profiles import Profile
     from models.spec import PipelineSpec
 
@@ -29,9 +28,10 @@ ML_OPSET = 5
 IR_VERSION = 10
 """The IR that belongs to opset 21."""
 FEATURES = "features"
+_VIEW = np.dtype([("length", np.int32), ("text", "S12")])
 FLAT, SHAPE = "__flat", "__shape"
-BATCH_ROWS = 65_536
-"""Rows that go through onnxruntime at once: enough to hide its overhead, few enough to bound the string arrays."""
+BATCH_ROWS = 16_384
+"""Rows that go through onnxruntime at once: enough to hide its overhead, few enough to stay in the CPU's caches."""
 
 
 def feature_names(spec: PipelineSpec) -> tuple[str, ...]:
@@ -120,7 +120,8 @@ class FeatureRows:
         matrix = np.empty((frame.height, self.width), np.float32)
         for start in range(0, frame.height, BATCH_ROWS):
             batch = frame.slice(start, BATCH_ROWS)
-            matrix[start : start + batch.height] = self._session.run([FEATURES], feeds(batch, self._spec))[0]
+            columns = {name: _quickly(batch[name]) for name in self._spec.inputs}
+            matrix[start : start + batch.height] = self._session.run([FEATURES], columns)[0]
         return matrix
 
 
@@ -129,6 +130,23 @@ def compute_matrix(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """float32 [N, F], C-contiguous: the clean frame's rows through the graph."""
     return FeatureRows(graph, spec, threads=threads).compute(frame)
+
+
+def _quickly(values: pl.Series) -> np.ndarray[Any, Any]:
+    """As in `feeds`, but texts as bytes where that is possible: onnxruntime takes them five times as fast.
+
+    Arrow keeps a text of up to twelve bytes within its view, behind its length and filled up with zeros. A longer one
+    lies elsewhere, and a zero in it would be taken for its end: then they are objects, as in `feeds`.
+    Source: https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
+    """
+    if values.dtype != pl.String:
+        return values.to_numpy()
+    array = values.to_arrow(compat_level=pl.CompatLevel.newest())
+    views = np.frombuffer(array.buffers()[1], _VIEW, count=len(array), offset=array.offset * _VIEW.itemsize)
+    lengths, texts = views["length"], np.ascontiguousarray(views["text"])
+    if lengths.max(initial=0) > texts.itemsize or np.count_nonzero(texts.view(np.uint8)) != lengths.sum():
+        return values.to_numpy()
+    return texts
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:

@@ -11,7 +11,9 @@ import polars as pl
 import pyarrow.parquet as pq
 
 GROUP_ROWS = 65_536
-"""Rows of each row group, but for the last: as many as go through the feature graph at once."""
+"""Rows of each row group, but for the last: few enough to bound the memory of whoever reads one."""
+COMPRESSION = "lz4"
+"""A retrain reads what earlier ones wrote, all of it: this is read twice as fast as zstd and is a tenth larger."""
 
 
 class ParquetSink:
@@ -49,17 +51,15 @@ class ParquetSink:
     def _write(self, rows: pl.DataFrame) -> None:
         table = rows.rechunk().to_arrow()
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._file, table.schema, compression="zstd", compression_level=3, write_statistics=False
-            )
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression=COMPRESSION, write_statistics=False)
         if len(table):
             self._writer.write_table(table, row_group_size=GROUP_ROWS)
 
 
 def row_groups(file: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
     """The rows that a sink wrote, GROUP_ROWS at a time; one frame without rows if there are none."""
+    rows = pq.read_metadata(file).num_rows
     scan = pl.scan_parquet(file, glob=False)
-    rows = scan.select(pl.len()).collect().item()
     chosen = scan if columns is None else scan.select(columns)
     for start in range(0, max(rows, 1), GROUP_ROWS):
         yield chosen.slice(start, GROUP_ROWS).collect()

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from models import features
 from models.features import compute_matrix, feature_names, feeds, fit_features, signature
@@ -77,6 +79,24 @@ def test_one_row_gives_the_bits_of_the_batch_whatever_the_batches(monkeypatch: p
     assert compute_matrix(graph, frame, spec, threads=2).tobytes() == whole.tobytes()
     monkeypatch.setattr(features, "BATCH_ROWS", 1)
     assert compute_matrix(graph, frame, spec).tobytes() == whole.tobytes()
+
+
+@given(st.lists(st.one_of(st.text(max_size=14), st.text("aé\0", min_size=11, max_size=13)), min_size=1), st.data())
+@example(["a\0", "a", "\0", "", "a" * 12, "a" * 13, "é" * 6, "é" * 6 + "a"], None)
+def test_texts_of_any_length_and_kind_are_encoded_as_the_graph_encodes_them(
+    texts: list[str], data: st.DataObject | None
+) -> None:
+    frame = pl.DataFrame({"carrier": texts}).with_columns(
+        origin=pl.lit("JFK"), distance=pl.lit(0.0), hour=pl.lit(0.0), weekend=pl.lit(0.0)
+    )
+    counts = dict.fromkeys(sorted(set(texts)), 9)
+    graph = fit_features(Profile(len(texts), {}, 0.0, 1.0, {}, {"carrier": counts, "origin": {"JFK": 9}}), small())
+    # A view into a longer column begins elsewhere in its memory.
+    frame = frame[data.draw(st.integers(0, len(texts) - 1)) :] if data else frame
+
+    expected = onnxruntime.InferenceSession(graph).run(["features"], feeds(frame, small()))[0]
+
+    assert compute_matrix(graph, frame, small()).tobytes() == expected.tobytes()
 
 
 def test_no_rows_make_an_empty_matrix() -> None:
