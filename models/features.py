@@ -135,8 +135,8 @@ def compute_matrix(
 def _quickly(values: pl.Series) -> np.ndarray[Any, Any]:
     """As in `feeds`, but texts as bytes where that is possible: onnxruntime takes them five times as fast.
 
-    Arrow keeps a text of up to twelve bytes within its view, behind its length and filled up with zeros. A longer one
-    lies elsewhere, and a zero in it would be taken for its end: then they are objects, as in `feeds`.
+    Arrow keeps a text of up to twelve bytes within its view, behind its length and filled up with zeros. onnxruntime
+    reads bytes up to a zero. So where one text is longer than eleven bytes, or has a zero in it, all are objects.
     Source: https://arrow.apache.org/docs/format/Columnar.html#variable-size-binary-view-layout
     """
     if values.dtype != pl.String:
@@ -144,7 +144,7 @@ def _quickly(values: pl.Series) -> np.ndarray[Any, Any]:
     array = values.to_arrow(compat_level=pl.CompatLevel.newest())
     views = np.frombuffer(array.buffers()[1], _VIEW, count=len(array), offset=array.offset * _VIEW.itemsize)
     lengths, texts = views["length"], np.ascontiguousarray(views["text"])
-    if lengths.max(initial=0) > texts.itemsize or np.count_nonzero(texts.view(np.uint8)) != lengths.sum():
+    if lengths.max(initial=0) >= texts.itemsize or np.count_nonzero(texts.view(np.uint8)) != lengths.sum():
         return values.to_numpy()
     return texts
 
