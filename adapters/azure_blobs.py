@@ -18,7 +18,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from adapters.azure_options import patience, transport
+from adapters.azure_options import client_options
 from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobError, BlobInfo, BlobNotFound, Page, StorageUnavailable
 from models.errors import bounded
 
@@ -42,8 +42,7 @@ class AzureBlobStore:
     def from_settings(cls, settings: Settings) -> AzureBlobStore:
         """The app's own account, by connection string or by identity."""
         options: dict[str, Any] = {
-            "transport": transport(),
-            **patience(settings),
+            **client_options(settings),
             "initial_backoff": 1,
             "increment_base": 1,
             "random_jitter_range": 1,

@@ -16,7 +16,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceModif
 from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 
 from adapters import ledger
-from adapters.azure_options import patience, transport
+from adapters.azure_options import client_options
 from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TableLedger:
     @classmethod
     def from_settings(cls, settings: Settings) -> TableLedger:
         """A ledger in the app's own account. The table is made at the first write."""
-        options: dict[str, Any] = {"transport": transport(), **patience(settings), "retry_backoff_factor": 1}
+        options: dict[str, Any] = {**client_options(settings), "retry_backoff_factor": 1}
         if settings.storage_connection is not None:
             return cls(TableClient.from_connection_string(settings.storage_connection, TABLE, **options))
         from azure.identity import DefaultAzureCredential
