@@ -106,8 +106,12 @@ class _Judged:
         from models.evaluation import evaluate_slices
 
         theirs = scores["champion"] if self.rival is not None else None
+        gate = self.spec.gate
+        decisive = gate.slice_minimum_rows if gate.slice_loss is not None else None
         found = [
-            evaluate_slices(name, pl.concat(values), scores["labels"], scores["challenger"], theirs, by)
+            evaluate_slices(
+                name, pl.concat(values), scores["labels"], scores["challenger"], theirs, by, decisive_rows=decisive
+            )
             for name, values in self.sliced.items()
         ]
         return [part.to_dict() for parts in found for part in parts]

@@ -1,12 +1,15 @@
 """A metric's gain over a rival on the same rows, with a one-sided lower confidence bound.
 
-Paired bootstrap, percentile method: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. A
-resample is a weight for each row (how often it was drawn), so that each metric is a function of weights over rows that
-are sorted or binned only once.
+Paired bootstrap, percentile method: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; expanded
+as Student's t is wider than the normal distribution, because few things that are drawn vary too little among
+themselves: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 4.3. A resample is a weight for
+each row (how often it was drawn), so that each metric is a function of weights over rows that are sorted or binned only
+once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +35,20 @@ type Measured = np.ndarray[Any, np.dtype[np.float64]]
 class Gain:
     """How much better the challenger is than the champion on the same rows, and its one-sided lower confidence bound.
 
-    Above zero is better, also for losses and errors.
+    Above zero is better, also for losses and errors. `units` are what was drawn: rows, groups, or of a metric that
+    ranks, the rows of the rarer class.
     """
 
     value: float
     lower: float
     confidence: float
+    units: int
+
+    @property
+    def units_needed(self) -> int:
+        """Fewer cannot say it with this confidence: by chance alone, all of them speak for the challenger more often
+        than that allows (the sign test)."""
+        return math.ceil(-math.log2(1 - self.confidence))
 
 
 def bootstrap_gain(
@@ -68,8 +79,18 @@ def bootstrap_gain(
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
     differences = np.concatenate([gains(draw(rng, size)) for size in sizes])
     (value,) = gains(np.ones((1, len(labels))))
+    units = len(np.unique(groups)) if groups is not None else min(len(rows) for rows in _strata(labels, by))
     # A draw of groups may lack a class; it says nothing of a metric that needs both.
-    return Gain(float(value), float(np.nanquantile(differences, 1 - confidence)), confidence)
+    return Gain(float(value), float(np.nanquantile(differences, _share_below(units, confidence))), confidence, units)
+
+
+def _share_below(units: int, confidence: float) -> float:
+    """The share of resamples below the bound. Of many units, what is left beside the confidence; of few, less."""
+    from scipy import stats
+
+    if units < 2:  # noqa: PLR2004 (one says nothing of how they vary)
+        return 0.0
+    return float(stats.norm.cdf(-math.sqrt(units / (units - 1)) * stats.t.ppf(confidence, units - 1)))
 
 
 def statistic(by: Yardstick, labels: Labels, answers: Answers) -> Callable[[Weights], Measured]:
@@ -171,12 +192,16 @@ def _macro_f1(labels: Labels, answers: Answers) -> Callable[[Weights], Measured]
 type _Draw = Callable[[np.random.Generator, int], Weights]
 
 
+def _strata(labels: Labels, by: Yardstick) -> list[np.ndarray[Any, Any]]:
+    """Rows that are drawn apart from the others."""
+    if by.metric not in {"auc", "average_precision"}:
+        return [np.arange(len(labels))]
+    positive = labels.astype(bool)
+    return [np.flatnonzero(positive), np.flatnonzero(~positive)]
+
+
 def _row_draws(labels: Labels, by: Yardstick) -> _Draw:
-    if by.metric in {"auc", "average_precision"}:
-        positive = labels.astype(bool)
-        strata = [np.flatnonzero(positive), np.flatnonzero(~positive)]
-    else:
-        strata = [np.arange(len(labels))]
+    strata = _strata(labels, by)
 
     def draw(rng: np.random.Generator, resamples: int) -> Weights:
         weights = np.empty((resamples, len(labels)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_BINS = 10
 MAXIMUM_SLICES = 50
-"""Slices reported for a column: the ones with the most rows."""
+"""Slices that are measured for a column: the ones with the most rows, and all that have enough to decide."""
 LIGHTGBM_ALPHA = 0.9
 """LightGBM's own default of the quantile that is trained for."""
 
@@ -101,13 +101,23 @@ def evaluate(labels: Labels, answers: Answers, by: Yardstick) -> Metrics:
 
 
 def evaluate_slices(
-    column: str, values: pl.Series, labels: Labels, challenger: Answers, champion: Answers | None, by: Yardstick
+    column: str,
+    values: pl.Series,
+    labels: Labels,
+    challenger: Answers,
+    champion: Answers | None,
+    by: Yardstick,
+    *,
+    decisive_rows: int | None = None,
 ) -> list[Slice]:
-    """Both models for each of the `values` (String [N], '' is missing) of `column`, for those with the most rows."""
-    counts = values.alias("value").value_counts(name="rows").iter_rows()
+    """Both models for each of the `values` (String [N], '' is missing) of `column`, for those with the most rows, and
+    for every one that has `decisive_rows`."""
+    found = values.alias("value").to_frame().with_row_index("row").group_by("value").agg("row").iter_rows()
     slices = []
-    for value, _ in sorted(counts, key=lambda found: (-found[1], found[0]))[:MAXIMUM_SLICES]:
-        rows = (values == value).to_numpy()
+    for rank, (value, listed) in enumerate(sorted(found, key=lambda each: (-len(each[1]), each[0]))):
+        if rank >= MAXIMUM_SLICES and (decisive_rows is None or len(listed) < decisive_rows):
+            break
+        rows = np.sort(np.array(listed))
         rival = evaluate(labels[rows], champion[rows], by) if champion is not None else None
         slices.append(Slice(column, value, evaluate(labels[rows], challenger[rows], by), rival))
     return slices

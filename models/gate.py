@@ -116,6 +116,13 @@ def _of_the_graph(gate: Gate, given: Evidence) -> Iterator[Check]:
 
 
 def _gained(gate: Gate, by: Yardstick, gain: Gain) -> Check:
+    if gain.units < gain.units_needed:
+        what = "groups, or rows of the rarer class,"
+        sentence = (
+            f"{gain.units:,} unseen {what} cannot show a gain with {gate.confidence:.0%} confidence; "
+            f"{gain.units_needed:,} are needed"
+        )
+        return Check("gain", False, None, gate.improvement, sentence)
     sentence = (
         f"the gain in {SHOWN[by.metric]} is at least {_signed(gain.lower, by)} with {gate.confidence:.0%} confidence; "
         f"it has to exceed {_signed(gate.improvement, by)}"

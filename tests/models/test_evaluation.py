@@ -146,6 +146,15 @@ def test_slices_are_the_values_with_the_most_rows() -> None:
     assert evaluate_slices("town", towns, labels, challenger, None, AUC)[0].champion is None
 
 
+def test_every_slice_that_has_enough_rows_to_decide_is_measured() -> None:
+    labels, challenger, champion = of_two_classes(5, rows=700)
+    towns = pl.Series([f"town {row % 60:02}" for row in range(690)] + ["Faro"] * 10)
+    many = evaluate_slices("town", towns, labels, challenger, champion, AUC)
+    decisive = evaluate_slices("town", towns, labels, challenger, champion, AUC, decisive_rows=10)
+    assert (len(many), len(decisive)) == (50, 61)
+    assert decisive[:50] == many
+
+
 def test_scores_and_latency_come_from_the_graph() -> None:
     made = trained()
     model = export(made.model.booster_text, made.graph, made.signature, kind="exact")

@@ -94,6 +94,42 @@ def test_a_challenger_that_is_no_better_passes_as_seldom_as_promised(made: Any, 
     assert 6 <= promoted <= 34
 
 
+def of_groups(seed: int, groups: int) -> tuple[Rows, Any]:
+    """Models that are each wrong in another way about each group; and the rows' groups."""
+    rng = np.random.default_rng(seed)
+    group, truth = rng.integers(0, groups, 600), rng.normal(size=600)
+    labels = (rng.random(600) < _logistic(truth)).astype(np.uint8)
+    noise = (1 + rng.normal(0, 0.8, (2, groups))[:, group]) * rng.normal(size=(2, 600))
+    return (labels, _pairs(truth + noise[0]), _pairs(truth + noise[1])), group.astype(np.float64)
+
+
+@pytest.mark.parametrize(("groups", "trials", "at_most"), [(1, 20, 0), (3, 20, 0), (5, 200, 34)])
+def test_few_groups_do_not_make_it_pass_more_often(groups: int, trials: int, at_most: int) -> None:
+    tried = [of_groups(seed, groups) for seed in range(trials)]
+    assert sum(_decide(rows, groups=group).promote for rows, group in tried) <= at_most
+
+
+def of_rare_positives(seed: int, positives: int) -> Rows:
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(200) < positives).astype(np.uint8)
+    truth = rng.normal(size=200) + 1.5 * labels
+    return labels, _pairs(truth + rng.normal(size=200)), _pairs(truth + rng.normal(size=200))
+
+
+@pytest.mark.parametrize(("positives", "trials", "at_most"), [(1, 20, 0), (3, 20, 0), (5, 200, 34)])
+def test_few_rows_of_a_class_do_not_make_it_pass_more_often(positives: int, trials: int, at_most: int) -> None:
+    tried = [of_rare_positives(seed, positives) for seed in range(trials)]
+    assert sum(_decide(rows, gate={"minimum_auc": 0.0}).promote for rows in tried) <= at_most
+
+
+def test_too_few_to_be_that_sure_is_said() -> None:
+    decision = _decide(of_rare_positives(1, 5), gate={"minimum_auc": 0.0, "confidence": 0.99})
+    assert decision.sentence.endswith(
+        "but 5 unseen groups, or rows of the rarer class, cannot show a gain with 99% confidence; 7 are needed."
+    )
+    json.dumps(decision.to_dict(), allow_nan=False)
+
+
 @pytest.mark.parametrize(
     ("made", "by"), [(of_two_classes, AUC), (of_numbers, RMSE), (of_three_classes, LOSS)], ids=["auc", "rmse", "loss"]
 )
