@@ -13,7 +13,7 @@ from activities.dependencies import Dependencies
 from activities.export import holdout_frames
 from activities.live import Champion, read_champion
 from activities.workspace import Workspace
-from models.manifest import HoldoutRule, Signature
+from models.manifest import HoldoutRule, Lineage, LineagePartition, Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +36,12 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
     rival = to.blobs.get(champion.manifest.model_path).data if champion is not None and not uncompared else None
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     judged = _Judged(spec, champion, model, rival, to.threads)
+    # Where the champion is not compared, what it has seen does not matter.
+    taught = _Taught(champion.manifest.lineage, dataset) if champion is not None and rival is not None else None
     holdout_rows = 0
     for entry, frame, folds in holdout_frames(workspace, dataset):
         holdout_rows += frame.height
-        # Where the champion is not compared, what it has seen does not matter.
-        unseen = _unseen_by(champion if rival is not None else None, dataset, entry, frame, folds)
+        unseen = taught.leaves(entry, frame, folds) if taught is not None else folds >= 0.0
         if unseen.any():
             judged.add(frame.filter(unseen), folds[unseen])
     scores, by = judged.scores(), yardstick(spec)
@@ -51,6 +52,7 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
         {
             "rows": metrics.rows,
             "holdout_rows": holdout_rows,
+            "vanished_rows": taught.vanished_rows if taught is not None else 0,
             "challenger": metrics.to_dict(),
             "champion": metrics_of(scores["labels"], scores["champion"], by).to_dict() if rival is not None else None,
             "champion_version": champion.pointer.champion.version if champion is not None else None,
@@ -153,33 +155,44 @@ def _uncompared(champion: Champion | None, exported: dict[str, Any]) -> str:
     return f"the champion (version {version}) cannot be compared: it reads {columns}, which the pipeline no longer has"
 
 
-def _unseen_by(
-    champion: Champion | None,
-    dataset: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    frame: pl.DataFrame,
-    folds: np.ndarray[Any, Any],
-) -> np.ndarray[Any, Any]:
-    """Boolean [N]: rows that did not teach the champion: its lineage says which files it saw, and what it held out.
+class _Taught:
+    """What a champion has seen: its lineage says which files, and what it held out of them.
 
-    A file that was uploaded again under its name counts as seen: it is likely to hold the same rows. A row's fold tells
-    the same of it only in the same file, cleaned by the same contract; a group's fold does wherever the group is.
+    A file is known by its path, and where that is new, by its content: a renamed blob holds the same rows. One that was
+    uploaded again under its name counts as seen: it is likely to hold the same rows. A row's fold tells whether it was
+    held out only in the same file under the same path, cleaned by the same contract; a group's fold does wherever the
+    group is.
     """
-    import numpy as np
 
-    from models.partitions import TIME
+    def __init__(self, lineage: Lineage, dataset: Mapping[str, Any]) -> None:
+        self._rule, self._ours = lineage.rule, HoldoutRule(**dataset["holdout"])
+        self._same_contract = lineage.data == dataset["data"]
+        self._by_path = {partition.path: partition for partition in lineage.partitions}
+        self._by_content = {partition.content: partition for partition in lineage.partitions if partition.content}
+        there = {entry[name] for entry in dataset["partitions"] for name in ("path", "content") if name in entry}
+        gone = [each for each in lineage.partitions if not {each.path, each.content or each.path} & there]
+        new = any(self._known(entry) is None for entry in dataset["partitions"])
+        self.vanished_rows = sum(each.rows for each in gone) if new and self._rule.by == "hash" else 0
+        """Rows of files that are no longer there, where new ones may hold the same rows and nothing tells."""
 
-    everything = np.ones(frame.height, bool)
-    if champion is None:
-        return everything
-    lineage = champion.manifest.lineage
-    taught = {partition.path: partition.etag for partition in lineage.partitions}
-    if entry["path"] not in taught:
-        return everything
-    rule = lineage.rule
-    if rule.by == "hash" and (taught[entry["path"]] != entry["etag"] or lineage.data != dataset["data"]):
-        return ~everything
-    ours = HoldoutRule(**dataset["holdout"])
-    if rule.by == "group" and (ours.by, ours.column) != ("group", rule.column):
-        return ~everything
-    return np.asarray(rule.holds(frame[TIME].to_numpy(), folds))
+    def leaves(
+        self, entry: Mapping[str, Any], frame: pl.DataFrame, folds: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, Any]:
+        """Boolean [N]: the rows of a file that did not teach it."""
+        from models.partitions import TIME
+
+        rule, everything, known = self._rule, folds >= 0.0, self._known(entry)
+        by_group = rule.by == "group" and (self._ours.by, self._ours.column) == ("group", rule.column)
+        if known is None and not by_group:
+            return everything
+        if rule.by == "group" and not by_group:
+            return ~everything
+        if rule.by == "hash" and known is not None:
+            same_file = (known.path, known.etag) == (entry["path"], entry["etag"])
+            if not same_file or not self._same_contract:
+                return ~everything
+        held_out: np.ndarray[Any, Any] = rule.holds(frame[TIME].to_numpy(), folds)
+        return held_out
+
+    def _known(self, entry: Mapping[str, Any]) -> LineagePartition | None:
+        return self._by_path.get(entry["path"]) or self._by_content.get(entry.get("content", ""))

@@ -117,6 +117,8 @@ def _entry(partition: PlannedPartition, outcome: dict[str, Any]) -> dict[str, An
         "path": partition.path,
         "etag": partition.etag,
         "key": partition.key,
+        # Outcomes from before it was kept have none.
+        "content": outcome.get("content", ""),
         "rows": outcome["rows"],
         "time_min": outcome["profile"]["time_min"],
         "time_max": outcome["profile"]["time_max"],

@@ -29,6 +29,7 @@ def judge(run: RunRef, to: Dependencies) -> Judged:
         slices=[Slice.from_dict(part) for part in evaluation["slices"]],
         uncompared=evaluation["uncompared"],
         holdout_rows=evaluation["holdout_rows"],
+        vanished_rows=evaluation.get("vanished_rows", 0),
         parity=ParityReport.from_dict(exported["parity"]),
         latency_p99_ms=latency["p99"] if latency else None,
         size_bytes=exported["bytes"],

@@ -84,7 +84,8 @@ def _manifest(run: RunRef, workspace: Workspace, exported: dict[str, Any], versi
             spec=dataset["spec"],
             holdout_from=dataset["holdout_from"],
             partitions=tuple(
-                LineagePartition(entry["path"], entry["etag"], entry["rows"]) for entry in dataset["partitions"]
+                LineagePartition(entry["path"], entry["etag"], entry["rows"], entry.get("content", ""))
+                for entry in dataset["partitions"]
             ),
             holdout=HoldoutRule(**dataset["holdout"]),
             data=dataset["data"],

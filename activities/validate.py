@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -77,8 +78,11 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, upload: Path, to
     tally = cleaned.tally
     report = set_rows_aside(workspace, partition, tally, rejected, to) if tally.rejected else ""
     to.blobs.put_file(workspace.clean_path(partition.key), clean)
+    with upload.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "state": "clean",
+        "content": content,
         "rows": tally.clean,
         "rejected": tally.rejected,
         "left_out": tally.left_out,

@@ -37,7 +37,8 @@ class Evidence:
     `labels` is [N]; the answers are float64 [N, K]; `groups` [N] says which rows belong together, if the holdout is by
     group. Without a champion its metrics and answers are None; `uncompared` says why, if there is one all the same: it
     cannot be judged on these rows. `holdout_rows` is how many rows there were before those that taught the champion
-    were left out.
+    were left out. `vanished_rows` is how many rows taught the champion in files that are no longer there, where others
+    may hold them.
     """
 
     labels: np.ndarray[Any, Any]
@@ -53,6 +54,7 @@ class Evidence:
     slices: Sequence[Slice] = ()
     uncompared: str = ""
     holdout_rows: int = 0
+    vanished_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,11 @@ def _warnings(gate: Gate, given: Evidence) -> Iterator[str]:
         yield f"{taught:,} of {given.holdout_rows:,} holdout rows taught the champion and do not count; {rows:,} remain"
     elif taught > rows:
         yield f"only {rows:,} of {given.holdout_rows:,} holdout rows did not teach the champion"
+    if given.vanished_rows:
+        yield (
+            f"files with {given.vanished_rows:,} rows that taught the champion are no longer there; "
+            "if new files hold those rows, it has seen some that it is judged by"
+        )
 
 
 def _at_least(name: str, value: float | None, limit: float, text: str) -> Check:

@@ -96,11 +96,15 @@ class GoldenRows:
 
 @dataclass(frozen=True, slots=True)
 class LineagePartition:
-    """One partition that taught (or judged) a version. `path` is the blob's name within the training container."""
+    """One partition that taught (or judged) a version. `path` is the blob's name within the training container.
+
+    `content` is the SHA-256 of the upload, which stays when a blob is renamed; '' where it was not kept yet.
+    """
 
     path: str
     etag: str
     rows: int
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from activities.uploads import claim, look
 from activities.validate import validate
 from adapters.ledger import MAX_ATTEMPTS
 from adapters.registry import VersionTaken
+from models.folds import folds
 from serving.service import InferenceService
 from tests.activities.world import PIPELINE, SPEC, TOWNS, World, rows
 
@@ -528,6 +529,40 @@ GROUPED = SPEC.replace("holdout: {days: 2}", "holdout: {by: group, column: shop,
 def with_shops(data: bytes) -> bytes:
     header, *lines = data.splitlines()
     return b"\n".join([header + b",shop", *(line + b",S%d" % (number % 60) for number, line in enumerate(lines))])
+
+
+def replace_upload(world: World, old: str, new: str, data: bytes) -> None:
+    world.blobs.delete(f"training/{PIPELINE}/{old}")
+    world.ledger.forget(PIPELINE, f"{PIPELINE}/{old}", sequencer="", now=world.to.now())
+    world.upload(new, data)
+
+
+def test_a_renamed_file_is_the_one_that_taught_the_champion(world: World) -> None:
+    world.write_spec(HASHED)
+    data = rows(0)
+    world.upload("a.csv", data)
+    world.run()
+
+    replace_upload(world, "a.csv", "b.csv", data)
+    world.upload("new.csv", rows(10, days=4, seed=2))
+    record = world.run()
+
+    assert record["judged_rows"] == (folds(f"{PIPELINE}/new.csv", 4 * 60) < 0.25).sum()
+    assert "holdout rows did not teach the champion" in record["decision"]["warnings"][0]
+
+
+def test_files_that_were_put_together_anew_are_warned_about(world: World) -> None:
+    world.write_spec(HASHED)
+    data = rows(0)
+    world.upload("a.csv", data)
+    world.run()
+
+    replace_upload(world, "a.csv", "whole.csv", data + rows(10, days=4, seed=2).partition(b"\n")[2])
+    record = world.run()
+
+    assert "files with 600 rows that taught the champion are no longer there" in " ".join(
+        record["decision"]["warnings"]
+    )
 
 
 def test_rows_held_out_by_hash_judge_both_models_and_others_neither(world: World) -> None:
