@@ -7,7 +7,10 @@ library's own table.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
+
+from models.errors import bounded
 
 _PASSED_ON = {
     "alpha": "",
@@ -68,6 +71,7 @@ _PASSED_ON = {
     "use_quantized_grad": "",
     "xgboost_dart_mode": "",
 }
+_ENCODED = ("", "categories are encoded inside the feature graph")
 _REFUSED = {
     "linear_tree": ("linear_trees", "its leaves hold linear models, which an ONNX tree ensemble cannot express"),
     "zero_as_missing": ("", "ONNX trees treat zero as a number, so zeros would take the wrong branch"),
@@ -94,6 +98,20 @@ _REFUSED = {
     "force_row_wise": ("", "training has to sum in one order, and always does it by rows"),
     "force_col_wise": ("", "training has to sum in one order, and always does it by rows"),
     "device_type": ("device", "training is on CPUs"),
+    **dict.fromkeys(("cat_l2", "cat_smooth", "max_cat_threshold", "max_cat_to_onehot", "min_data_per_group"), _ENCODED),
+    **dict.fromkeys(
+        ("cegb_penalty_feature_coupled", "cegb_penalty_feature_lazy", "max_bin_by_feature"),
+        ("", "it is a list by feature, and their order is Ratchet's"),
+    ),
+    "feature_contri": (
+        "fc fp feature_contrib feature_penalty",
+        "it is a list by feature, and their order is Ratchet's",
+    ),
+    "forcedbins_filename": ("", "it names a file, which workers do not have"),
+    "forcedsplits_filename": (
+        "fs forced_splits forced_splits_file forced_splits_filename",
+        "it names a file, which workers do not have",
+    ),
 }
 
 REFUSED_OBJECTIVES: Mapping[str, str] = {
@@ -138,6 +156,25 @@ def check_objective(name: str) -> None:
         raise ValueError(f"{name} cannot be used: {REFUSED_OBJECTIVES[known]}")
     if known != name:
         raise ValueError(f"{name} is called {known} here")
+
+
+def check_values(parameters: Mapping[str, object]) -> None:
+    """Raises ValueError for a value, under LightGBM's own name, that it would read in another way or not at all."""
+    for name, value in parameters.items():
+        if isinstance(value, str) and re.search(r"[\s=]", value):
+            # LightGBM joins all parameters with blanks.
+            raise ValueError(
+                f"{name}: {bounded(value, 40)!r} has a blank or an equals sign, which its value cannot have"
+            )
+    if (given := parameters.get("interaction_constraints", "")) and not _is_lists_of_numbers(given):
+        raise ValueError("interaction_constraints: takes lists of features' numbers without blanks, as '[0,1],[2,3]'")
+    delta = parameters.get("early_stopping_min_delta", 0.0)
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or delta < 0:
+        raise ValueError("early_stopping_min_delta: is a number, zero or above")
+
+
+def _is_lists_of_numbers(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\[\d+(,\d+)*\](,\[\d+(,\d+)*\])*", value) is not None
 
 
 def canonical(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -63,6 +63,8 @@ OBJECTIVES: Mapping[Task, tuple[Objective, ...]] = {
     "regression": tuple(name for name in get_args(Objective) if name not in {"binary", "multiclass"}),
 }
 """The losses of each task, its usual one first. All of them are exported exactly."""
+WITHOUT_MONOTONE: frozenset[Objective] = frozenset({"regression_l1", "quantile", "mape"})
+"""Losses whose leaves LightGBM computes anew once a tree is grown, so that it cannot keep their order."""
 COLUMN_TYPES: frozenset[ColumnType] = frozenset({"number", "integer", "boolean", "category", "timestamp", "text"})
 SLICE_TYPES: frozenset[ColumnType] = frozenset({"category", "text", "boolean", "integer"})
 NOT_OF_THE_MODEL = frozenset({"description", "quiet", "gate", "promotion", "schedule", "slices"})
@@ -124,6 +126,8 @@ class PipelineSpec(Part):
         self._check_label()
         if self.weight is not None:
             self._require("weight", self.weight, NUMBERS)
+            if self.weight in _identifiers(self.label):
+                raise ValueError(f"weight: {self.weight} makes the label; what a row counts may not depend on that")
         if self.holdout.column is not None:
             self._require("holdout.column", self.holdout.column, COLUMN_TYPES)
         for name in self.slices:
@@ -195,6 +199,8 @@ class PipelineSpec(Part):
             raise ValueError(f"training.class_weights.{unknown[0]}: is none of the classes {', '.join(self.classes)}")
         if training.class_weights is not None and self.task == "regression":
             raise ValueError("training.class_weights: a regression has no classes")
+        if training.monotone and self.objective in WITHOUT_MONOTONE:
+            raise ValueError(f"training.monotone: LightGBM has none for the objective {self.objective}; leave one out")
         known = {column.name: column.kind for column in self.feature_columns}
         for name in training.monotone:
             if name not in known:
@@ -292,6 +298,13 @@ def parse_spec(text: str, *, source: str) -> PipelineSpec:
     Kept for the last texts: every step of a run reads the same one, a spec never changes, and parsing takes longer than
     some steps.
     """
+    try:
+        return _parsed(text, source)
+    except RecursionError as exc:
+        raise SpecError(source, 1, "", "is nested too deeply, or holds a value within itself") from exc
+
+
+def _parsed(text: str, source: str) -> PipelineSpec:
     try:
         root = yaml.compose(text, Loader=Loader)
         data = yaml.load(text, Loader=Loader)  # noqa: S506 (it is a SafeLoader)

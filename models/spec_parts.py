@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from models.errors import bounded
 from models.manifest import MissingColumns, UnknownColumns
-from models.parameters import canonical, check_objective
+from models.parameters import canonical, check_objective, check_values
 
 ColumnType = Literal["number", "integer", "boolean", "category", "timestamp", "text"]
 Task = Literal["binary", "multiclass", "regression"]
@@ -46,7 +46,9 @@ VALUES = frozenset({"number", "integer", "boolean", "category"})
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def _tuple(value: Any) -> Any:
@@ -281,7 +283,7 @@ class Training(Part):
     @field_validator("parameters")
     @classmethod
     def _exportable(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        canonical(value)
+        check_values(canonical(value))
         return value
 
     @field_validator("class_weights")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from models.manifest import HoldoutRule
     from models.spec import PipelineSpec
 
-TrainingProblem = Literal["too_few_rows", "one_class", "one_value", "no_validation_rows", "refused"]
+TrainingProblem = Literal["too_few_rows", "one_class", "one_value", "no_validation_rows", "no_weight", "refused"]
 DEFAULTS: Mapping[str, Any] = {"num_leaves": 31, "learning_rate": 0.05, "min_data_in_leaf": 20}
 STOPPING_METRICS: Mapping[str, str] = {
     "binary": "binary_logloss",
@@ -136,13 +136,17 @@ def train(
     """
     teaching, validating = _split(parts, spec, holdout)
     _check(teaching.y, validating.y, spec)
+    _check_weights(teaching, validating)
     parameters = _parameters(spec, feature_names, threads)
+    # Not for the library, which would make a second callback of it.
+    least = float(parameters.pop("early_stopping_min_delta", 0.0))
     metric = str(parameters["metric"])
     curve: dict[str, Any] = {}
     callbacks = [lgb.record_evaluation(curve)]
     if spec.training.boosting != "dart":
         # DART changes earlier trees in later rounds: its best round cannot be gone back to.
-        callbacks.append(lgb.early_stopping(spec.training.early_stopping, first_metric_only=True, verbose=False))
+        patience = spec.training.early_stopping
+        callbacks.append(lgb.early_stopping(patience, first_metric_only=True, verbose=False, min_delta=least))
     try:
         training = _dataset(teaching, parameters)
         booster = lgb.train(
@@ -287,6 +291,13 @@ def _check(teaching: np.ndarray[Any, Any], validating: np.ndarray[Any, Any], spe
         if labels.min() == labels.max():
             only = spec.classes[int(labels[0])]
             raise TrainingError("one_class", f"All {name} rows are {only!r}: there is nothing to tell apart.", rows)
+
+
+def _check_weights(teaching: _Taken, validating: _Taken) -> None:
+    for name, taken in (("training", teaching), ("validation", validating)):
+        if taken.weight is not None and not taken.weight.any():
+            message = f"All {name} rows have weight 0: look at the weight column and at training.half_life_days."
+            raise TrainingError("no_weight", message, len(teaching.y))
 
 
 def _parameters(spec: PipelineSpec, feature_names: Sequence[str], threads: int) -> dict[str, Any]:

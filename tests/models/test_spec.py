@@ -87,6 +87,14 @@ MISTAKES = [
     ("quality", "requests: {unknown_columns: warn}", 13, "requests.unknown_columns", "'error' or 'ignore'"),
     ("quality", "requests: {missing_columns: ignore}", 13, "requests.missing_columns", "'missing' or 'error'"),
     ("quality", "requests: {missing: error}", 13, "requests.missing", "no such field"),
+    ("categories", "weight: delay", 12, "weight", "delay makes the label"),
+    ("categories", "features: [{column: distance, clip: [.nan, 1]}]", 12, "features.0.clip.0", "finite"),
+    ("quality", "gate: {improvement: .nan}", 13, "gate.improvement", "finite"),
+    ("quality", "gate: {maximum: {log_loss: .nan}}", 13, "gate.maximum.log_loss", "finite"),
+    ("categories", "training: {class_weights: {yes: .inf}}", 12, "training.class_weights", ""),
+    ("categories", "training: {parameters: {alpha: '1 linear_tree=1'}}", 12, "training.parameters", "has a blank"),
+    ("quality", "quality: &q {more: *q}", 1, "", "within itself"),
+    ("quality", f"quality: {'[' * 5000}", 1, "", "nested too deeply"),
     ("quality", "quality: [", 13, "", "not YAML"),
     ("quality", "quality: !foo x", 13, "", "not YAML"),
     ("quality", "quality: !!int x", 1, "", "not YAML"),
@@ -104,6 +112,13 @@ def test_a_mistake_names_file_line_and_field(replaced: str, by: str, line: int, 
     assert (error.source, error.line, error.field) == ("small.yaml", line, field)
     assert words in error.problem
     assert str(error).startswith(f"small.yaml:{line}")
+
+
+@pytest.mark.parametrize("objective", ["regression_l1", "quantile", "mape"])
+def test_monotone_is_not_for_losses_whose_leaves_are_computed_anew(objective: str) -> None:
+    changed = f"task: regression\ntraining: {{objective: {objective}, monotone: {{hour: increasing}}}}"
+    with pytest.raises(SpecError, match=f"training.monotone: LightGBM has none for the objective {objective}"):
+        small(label="label: {column: delay}", categories=changed)
 
 
 @pytest.mark.parametrize("text", ["", "just text", "- a list", "1"])

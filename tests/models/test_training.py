@@ -202,6 +202,24 @@ def test_recent_rows_count_more() -> None:
     assert share(f"training: {{half_life_days: 10, {settings}}}") > share(f"training: {{{settings}}}") + 0.05
 
 
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_rows_without_any_weight_teach_nothing(which: str) -> None:
+    part, spec = _part(), "weight: w\ntraining: {rounds: 5, minimum_rows: 50}"
+    validates = part.fold < 0.1
+    weight = np.where(validates == (which == "validation"), 0, 1).astype(np.float32)
+    light = MatrixPart(x=part.x, y=part.y, time=part.time, fold=part.fold, weight=weight)
+    with pytest.raises(TrainingError, match=f"All {which} rows have weight 0") as caught:
+        _fit(light, spec)
+    assert caught.value.code == "no_weight"
+
+
+def test_progress_below_the_least_is_none() -> None:
+    training = "training: {{rounds: 40, minimum_rows: 50, early_stopping: 3, parameters: {{{more}}}}}"
+    patient = _fit(_part(), training.format(more=""))
+    demanding = _fit(_part(), training.format(more="early_stopping_min_delta: 1000000"))
+    assert len(demanding.curve) == 4 < len(patient.curve)
+
+
 def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     rng = np.random.default_rng(1)
     part = _part(task="regression")
