@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -40,6 +41,8 @@ MAX_DIGEST_CHARACTERS, MAX_NAME_CHARACTERS = 36, 500
 HTTP_TIMEOUT_SECONDS, HTTP_RETRIES = "20", "3"
 """MLflow's own defaults (120 s, 7 tries with back-off) would hold an activity for many minutes; the orchestration's
 retry policy waits instead, without occupying a worker."""
+
+_importing = threading.Lock()
 
 
 class MlflowRegistry:
@@ -187,6 +190,7 @@ class MlflowRegistry:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Of the client."""
+        _import_client()
         from mlflow.exceptions import MlflowException
 
         with self._reaching():
@@ -207,6 +211,13 @@ class MlflowRegistry:
             text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
             kind = NoSuchVersion if isinstance(exc, NoSuchVersion) else RegistryError
             raise kind(text.replace(f"{secret}@", "") if secret else text) from exc
+
+
+def _import_client() -> None:
+    """Its packages import each other in circles. A second thread that asks for one of them meanwhile finds half of
+    another, and then none can be imported again in this process."""
+    with _importing:
+        import mlflow.tracking  # noqa: F401
 
 
 def _tags(submission: Submission) -> dict[str, str]:

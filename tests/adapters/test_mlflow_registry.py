@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +243,34 @@ def test_a_registry_that_comes_back_is_gone_on_with(
     number = MlflowRegistry(mlflow_url).register(submission("r-away"))
     assert [int(version.version) for version in versions(client, "r-away")] == [number]
     assert len(client.get_metric_history(versions(client, "r-away")[0].run_id, "validation_log_loss")) == 1499
+
+
+def test_two_threads_can_need_the_client_for_the_first_time_at_once() -> None:
+    """MLflow's packages import each other in circles: a thread that finds half of them there breaks them for good."""
+    program = """
+import sys, threading
+from adapters.mlflow_registry import MlflowRegistry
+from adapters.registry import RegistryError
+told = []
+def ask():
+    try:
+        MlflowRegistry("http://127.0.0.1:9").measured("p", 1, {}, at="2026-01-01T00:00:00+00:00")
+    except (RegistryError, ImportError, AttributeError) as exc:
+        told.append(type(exc).__name__)
+threads = [threading.Thread(target=ask) for _ in range(2)]
+threads[0].start()
+while "mlflow.exceptions" not in sys.modules:
+    pass
+threads[1].start()
+for thread in threads:
+    thread.join()
+print(*told)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+    )
+    assert done.stdout == "RegistryError RegistryError\n", done.stderr
