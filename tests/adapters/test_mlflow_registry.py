@@ -132,7 +132,7 @@ def test_a_crash_between_any_two_requests_leaves_one_whole_version(
         ]
         assert len(run.inputs.dataset_inputs) == 2
         assert {entry.path for entry in client.list_artifacts(version.run_id)} == {"model", "plots", "spec.yaml"}
-        assert len(client.list_artifacts(version.run_id, "model")) == 8
+        assert len(client.list_artifacts(version.run_id, "model")) == 9
 
 
 def test_another_run_with_the_same_key_finds_the_version_and_brings_it_up_to_date(
