@@ -7,7 +7,7 @@ from activities.dependencies import Dependencies
 from activities.live import read_champion
 from activities.pointing import DoesNotServe, Reason, checked, point_at, withdrawn_dataset
 from activities.reconcile import reconcile
-from activities.waiting import hold_back
+from activities.waiting import Challenger, hold_back
 from activities.workspace import OUTRUN
 from models.errors import bounded
 
@@ -41,7 +41,8 @@ def promote(run: RunRef, to: Dependencies) -> Done:
             f"rolled back ({withdrawn.why}). Upload more data, or promote it yourself by moving the alias champion."
         )
         return Done("kept", bounded(why, MAX_SENTENCE_CHARACTERS))
-    held = hold_back(manifest, workspace.spec().promotion, sentence, to)
+    challenger = Challenger(run.pipeline, run.run, number, sentence)
+    held = hold_back(challenger, workspace.spec().promotion, champion, to)
     if held is not None:
         return Done("waiting", bounded(held, MAX_SENTENCE_CHARACTERS))
     point_at(manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)

@@ -25,7 +25,7 @@ from activities.promote import align, promote
 from activities.reconcile import REFUSED_TAG, reconcile
 from activities.register import register
 from activities.rollback import rollback
-from activities.waiting import AlreadyDecided, decide, hold_back, read_waiting, tend
+from activities.waiting import AlreadyDecided, Challenger, decide, hold_back, read_waiting, tend
 from activities.workspace import Workspace
 from adapters.mlflow_registry import MlflowRegistry
 from adapters.outbox import FOLDER
@@ -229,7 +229,8 @@ def test_a_window(first_waits: Scene) -> None:
 def hold(scene: Scene, promotion: Promotion) -> None:
     """Lets the version wait for something else than it did."""
     scene.world.blobs.delete(f"models/{PIPELINE}/waiting.json")
-    assert hold_back(scene.manifest(FIRST_WAITING), promotion, "Better.", scene.world.to)
+    challenger = Challenger(PIPELINE, "run-4", FIRST_WAITING, "Better.")
+    assert hold_back(challenger, promotion, read_champion(scene.world.blobs, PIPELINE), scene.world.to)
 
 
 def test_a_newer_challenger_takes_the_place_of_one_that_waits(first_waits: Scene, second_waits: Scene) -> None:
