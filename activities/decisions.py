@@ -4,7 +4,7 @@
     rejected        the gate or a person said no
     waiting         for approval, or for the hours in which the pipeline may change
     superseded      a newer challenger took its place while it waited
-    refused         it was approved, but does not serve
+    refused         its time came, but it does not serve, or may not go live by itself
     promoted        it is or was the champion
     rolled back     it was the champion, and a person went back to another one
 

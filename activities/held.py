@@ -35,7 +35,8 @@ class Waiting:
 
     `id` is the run that waits; an earlier one may have made the version. It waits until `until`: for an approval, whose
     time-out then decides as `on_timeout` says, or for the window that opens then. `generation` is the pointer's when it
-    began to wait. `supersedes` is the version that waited until this one took its place.
+    began to wait, and `rival` the champion that it was compared with. `supersedes` is the version that waited until
+    this one took its place. `by_itself`: its time came, and nobody decided.
     """
 
     id: str
@@ -53,6 +54,8 @@ class Waiting:
     detail: str = ""
     supersedes: int | None = None
     generation: int = 0
+    rival: int | None = None
+    by_itself: bool = False
 
     @property
     def open(self) -> bool:

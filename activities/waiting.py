@@ -7,13 +7,15 @@ A newer challenger takes the place of one that waits. What was decided is writte
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
 
+from activities.admission import Candidate, Objection, admit
 from activities.dependencies import Dependencies
 from activities.held import AlreadyDecided, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
+from activities.judged import judge_anew
 from activities.live import Champion, read_champion
-from activities.pointing import DoesNotServe, Reason, checked, point_at
+from activities.pointing import Reason, point_at
 from adapters.events import Notice
 from models.errors import bounded
 
@@ -27,12 +29,30 @@ TIMEOUT = "the time-out"
 
 @dataclass(frozen=True, slots=True)
 class Challenger:
-    """A version that the gate let through in `run`, which need not be the run that made it; `sentence` says why."""
+    """A candidate that the gate let through in `run`, which need not be the run that made it; `sentence` says why."""
 
-    pipeline: str
     run: str
-    version: int
+    candidate: Candidate
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a challenger waits for; the fields of Waiting."""
+
+    mode: Literal["approval", "window"]
+    until: str
+    on_timeout: Verdict
+
+
+def _terms(promotion: Promotion, now: datetime) -> _Terms | None:
+    """None when a challenger may go live now."""
+    if promotion.mode == "approval":
+        until = now + timedelta(hours=promotion.timeout_hours)
+        return _Terms("approval", until.isoformat(timespec="seconds"), promotion.on_timeout)
+    if promotion.mode == "automatic" or promotion.is_open(now):
+        return None
+    return _Terms("window", promotion.next_opening(now).isoformat(timespec="seconds"), "approve")
 
 
 def hold_back(challenger: Challenger, promotion: Promotion, champion: Champion | None, to: Dependencies) -> str | None:
@@ -40,26 +60,24 @@ def hold_back(challenger: Challenger, promotion: Promotion, champion: Champion |
 
     A repeat finds it there. Raises AlreadyDecided when somebody else decided about the former one in the same moment.
     """
-    now = to.clock()
-    if promotion.mode == "automatic" or (promotion.mode == "window" and promotion.is_open(now)):
+    terms = _terms(promotion, to.clock())
+    if terms is None:
         return None
-    approval = promotion.mode == "approval"
-    found = read_waiting(challenger.pipeline, to)
+    candidate = challenger.candidate
+    found = read_waiting(candidate.pipeline, to)
     if found is not None and found[0].id == challenger.run:
         waiting = found[0]
     else:
-        until = now + timedelta(hours=promotion.timeout_hours) if approval else promotion.next_opening(now)
         waiting = Waiting(
             id=challenger.run,
-            pipeline=challenger.pipeline,
-            version=challenger.version,
-            mode="approval" if approval else "window",
+            pipeline=candidate.pipeline,
+            version=candidate.version,
+            **asdict(terms),
             since=to.now(),
-            until=until.isoformat(timespec="seconds"),
-            on_timeout=promotion.on_timeout if approval else "approve",
             sentence=challenger.sentence,
             supersedes=found[0].version if found is not None and found[0].open else None,
             generation=champion.pointer.generation if champion else 0,
+            rival=candidate.rival,
         )
         write_waiting(waiting, found[1] if found else None, to)
     if waiting.mode == "approval" and waiting.open:
@@ -82,7 +100,8 @@ def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: s
             f"{waiting_id} does not wait now: the latest that did is version {waiting.version} (id {waiting.id})"
         )
     if waiting.verdict is None and waiting.open:
-        waiting, etag = _decided(waiting, etag, verdict, who=who, why=why, to=to)
+        waiting = replace(waiting, verdict=verdict, who=who, why=why)
+        etag = write_waiting(waiting, etag, to)
     elif waiting.verdict != verdict:
         by = f"by {waiting.who} ({waiting.why})" if waiting.who else ""
         raise AlreadyDecided(f"version {waiting.version} was decided already: {waiting.verdict} {by}".strip())
@@ -95,19 +114,11 @@ def tend(pipeline: str, to: Dependencies) -> Waiting | None:
     if found is None or not found[0].open:
         return None
     waiting, etag = found
-    if waiting.verdict is None:
-        if not waiting.is_due(to.clock()):
-            return None
+    if waiting.is_due(to.clock()):
         why = "nobody decided in time" if waiting.mode == "approval" else "the window is open"
-        waiting, etag = _decided(waiting, etag, waiting.on_timeout, who=TIMEOUT, why=why, to=to)
-    return _carry_out(waiting, etag, to)
-
-
-def _decided(
-    waiting: Waiting, etag: str, verdict: Verdict, *, who: str, why: str, to: Dependencies
-) -> tuple[Waiting, str]:
-    decided = replace(waiting, verdict=verdict, who=who, why=why)
-    return decided, write_waiting(decided, etag, to)
+        waiting = replace(waiting, verdict=waiting.on_timeout, who=TIMEOUT, why=why, by_itself=True)
+        etag = write_waiting(waiting, etag, to)
+    return None if waiting.verdict is None else _carry_out(waiting, etag, to)
 
 
 def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
@@ -117,20 +128,47 @@ def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
         to.tell(Notice("Ratchet.ModelRejected", waiting.pipeline, f"approval-{waiting.id}", data))
     else:
         done = _go_live(waiting, to)
-    write_waiting(done, etag, to)
+    if done != waiting:
+        write_waiting(done, etag, to)
     return done
 
 
 def _go_live(waiting: Waiting, to: Dependencies) -> Waiting:
-    champion = read_champion(to.blobs, waiting.pipeline)
-    reason = _reason(waiting)
+    """What becomes of it. It waits on when its window has closed again."""
+    champion, reason = read_champion(to.blobs, waiting.pipeline), _reason(waiting)
     if champion is not None and _is_done(waiting, reason, champion):
         return replace(waiting, outcome="promoted")
+    if waiting.by_itself and waiting.mode == "window":
+        later = _held_anew(waiting, to)
+        if later is not None:
+            return later
+    candidate = Candidate(waiting.pipeline, waiting.version, waiting.rival)
+    admitted = admit(candidate, champion, to, by_itself=waiting.by_itself)
+    if isinstance(admitted, Objection):
+        if admitted.kind == "outrun":
+            judge_anew(to.blobs, waiting.pipeline, waiting.id)
+        return replace(waiting, outcome="refused", detail=bounded(admitted.sentence))
+    against = f"Approved although {admitted.outranked}." if admitted.outranked else ""
+    point_at(admitted.manifest, replace(reason, why=f"{reason.why} {against}".strip()), champion, to)
+    return replace(waiting, outcome="promoted", detail=bounded(against))
+
+
+def _held_anew(waiting: Waiting, to: Dependencies) -> Waiting | None:
+    """The same challenger, if it may not go live now: its window has closed, or its pipeline's file asks for something
+    else by now. While that has a mistake, nobody knows.
+    """
+    from models.spec import SpecError
+
     try:
-        point_at(checked(waiting.pipeline, waiting.version, to), reason, champion, to)
-    except DoesNotServe as exc:
-        return replace(waiting, outcome="refused", detail=bounded(exc.reason))
-    return replace(waiting, outcome="promoted")
+        terms = _terms(to.specs.load(waiting.pipeline).promotion, to.clock())
+    except SpecError:
+        return waiting
+    if terms is None:
+        return None
+    later = replace(waiting, **asdict(terms), verdict=None, who="", why="", by_itself=False)
+    if later.mode == "approval":
+        _ask(later, to)
+    return later
 
 
 def _reason(waiting: Waiting) -> Reason:
