@@ -99,6 +99,9 @@ def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: s
         raise AlreadyDecided(
             f"{waiting_id} does not wait now: the latest that did is version {waiting.version} (id {waiting.id})"
         )
+    if waiting.mode == "approval" and waiting.is_due(to.clock()):
+        tend(pipeline, to)  # the time-out comes first, whoever notices that it is over
+        return decide(pipeline, waiting_id, verdict, who=who, why=why, to=to)
     if waiting.verdict is None and waiting.open:
         waiting = replace(waiting, verdict=verdict, who=who, why=why)
         etag = write_waiting(waiting, etag, to)

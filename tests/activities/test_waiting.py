@@ -284,3 +284,10 @@ def test_a_repeated_step_does_not_let_wait_again_what_was_decided(world: World) 
     assert promote(RunRef(PIPELINE, "run-1", world.to.now()), world.to).ended == "waiting"
     assert waiting(world).outcome == "rejected"
     assert len(asked(world)) == 1
+
+
+def test_a_decision_after_the_time_out_finds_what_that_decided(world: World) -> None:
+    world.now += timedelta(hours=5)
+    with pytest.raises(AlreadyDecided, match=r"already: reject by the time-out \(nobody decided in time\)"):
+        decide(PIPELINE, "run-1", "approve", who="ann", why="late", to=world.to)
+    assert (version(world), waiting(world).outcome, waiting(world).who) == (None, "rejected", "the time-out")
