@@ -8,7 +8,7 @@ from activities.dependencies import Dependencies
 from activities.live import read_champion
 from activities.pointing import Reason, point_at
 from activities.reconcile import reconcile
-from activities.waiting import Challenger, hold_back
+from activities.waiting import Challenger, finish_decided, hold_back
 from activities.workspace import OUTRUN, Workspace
 from models.errors import bounded
 
@@ -17,12 +17,13 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     """Moves the pointer to this run's version, when the pipeline's promotion is automatic. A repeat finds it moved.
 
     What may not go live by itself (activities/admission.py) does not; one that was judged against another champion than
-    there is now has to be judged again. Raises PointerMoved when somebody else moved the pointer in between; the retry
-    looks again.
+    there is now has to be judged again. What was decided about the one that waits is done first. Raises PointerMoved or
+    AlreadyDecided when somebody else moved the pointer or decided in between; the retry looks again.
     """
     workspace = to.workspace(run.pipeline, run.run)
     number = workspace.read("version.json")["version"]
     sentence = workspace.read("decision.json")["sentence"]
+    found = finish_decided(run.pipeline, to)
     champion = read_champion(to.blobs, run.pipeline)
     if champion is not None and champion.pointer.champion.version == number:
         return Done(sentence=f"version {number} is live")
@@ -30,7 +31,8 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     admitted = admit(candidate, champion, to)
     if isinstance(admitted, Objection):
         return _not_promoted(admitted, workspace)
-    held = hold_back(Challenger(run.run, candidate, sentence), workspace.spec().promotion, champion, to)
+    challenger = Challenger(run.run, candidate, sentence)
+    held = hold_back(challenger, workspace.spec().promotion, found, champion, to)
     if held is not None:
         return Done("waiting", bounded(held, MAX_SENTENCE_CHARACTERS))
     point_at(admitted.manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)

@@ -6,25 +6,38 @@ A newer challenger takes the place of one that waits. What was decided is writte
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from activities.admission import Candidate, Objection, admit
 from activities.dependencies import Dependencies
-from activities.held import AlreadyDecided, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
+from activities.held import AlreadyDecided, Found, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
 from activities.judged import judge_anew
 from activities.live import Champion, read_champion
-from activities.pointing import Reason, point_at
+from activities.pointing import PointerMoved, Reason, point_at
 from adapters.events import Notice
 from models.errors import bounded
 
 if TYPE_CHECKING:
     from models.promotion import Promotion
 
-__all__ = ["AlreadyDecided", "Challenger", "NothingWaits", "Waiting", "decide", "hold_back", "read_waiting", "tend"]
+__all__ = [
+    "AlreadyDecided",
+    "Challenger",
+    "NothingWaits",
+    "Waiting",
+    "decide",
+    "finish_decided",
+    "hold_back",
+    "read_waiting",
+    "tend",
+]
 
 TIMEOUT = "the time-out"
+MOST_LOOKS = 5
+"""At a pointer that somebody else moves each time. What was decided stands, and is done at the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +68,27 @@ def _terms(promotion: Promotion, now: datetime) -> _Terms | None:
     return _Terms("window", promotion.next_opening(now).isoformat(timespec="seconds"), "approve")
 
 
-def hold_back(challenger: Challenger, promotion: Promotion, champion: Champion | None, to: Dependencies) -> str | None:
+def finish_decided(pipeline: str, to: Dependencies) -> Found | None:
+    """The latest challenger that waited; what was decided about it is done by now. None when none ever did."""
+    found = read_waiting(pipeline, to)
+    if found is None or not found[0].open or found[0].verdict is None:
+        return found
+    _carry_out(*found, to)
+    return read_waiting(pipeline, to)
+
+
+def hold_back(
+    challenger: Challenger, promotion: Promotion, found: Found | None, champion: Champion | None, to: Dependencies
+) -> str | None:
     """Lets a challenger wait if its pipeline says so: a sentence about for what. None when it may go live now.
 
-    A repeat finds it there. Raises AlreadyDecided when somebody else decided about the former one in the same moment.
+    It takes the place of the one that was `found` before the champion was read. A repeat finds it there. Raises
+    AlreadyDecided when somebody decided about the former one since.
     """
     terms = _terms(promotion, to.clock())
     if terms is None:
         return None
     candidate = challenger.candidate
-    found = read_waiting(candidate.pipeline, to)
     if found is not None and found[0].id == challenger.run:
         waiting = found[0]
     else:
@@ -132,11 +156,24 @@ def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
     else:
         done = _go_live(waiting, to)
     if done != waiting:
-        write_waiting(done, etag, to)
+        try:
+            write_waiting(done, etag, to)
+        except AlreadyDecided:
+            # Somebody else has carried it out meanwhile, and another challenger may wait by now.
+            found = read_waiting(waiting.pipeline, to)
+            return found[0] if found is not None and found[0].id == waiting.id else done
     return done
 
 
 def _go_live(waiting: Waiting, to: Dependencies) -> Waiting:
+    """Raises PointerMoved when it is overtaken each time."""
+    for _ in range(MOST_LOOKS - 1):
+        with contextlib.suppress(PointerMoved):
+            return _try_to_go_live(waiting, to)
+    return _try_to_go_live(waiting, to)
+
+
+def _try_to_go_live(waiting: Waiting, to: Dependencies) -> Waiting:
     """What becomes of it. It waits on when its window has closed again."""
     champion, reason = read_champion(to.blobs, waiting.pipeline), _reason(waiting)
     if champion is not None and _is_done(waiting, reason, champion):

@@ -232,7 +232,7 @@ def hold(scene: Scene, promotion: Promotion) -> None:
     """Lets the version wait for something else than it did."""
     scene.world.blobs.delete(f"models/{PIPELINE}/waiting.json")
     challenger = Challenger("run-4", Candidate(PIPELINE, FIRST_WAITING, CHAMPION), "Better.")
-    assert hold_back(challenger, promotion, read_champion(scene.world.blobs, PIPELINE), scene.world.to)
+    assert hold_back(challenger, promotion, None, read_champion(scene.world.blobs, PIPELINE), scene.world.to)
 
 
 def test_a_newer_challenger_takes_the_place_of_one_that_waits(first_waits: Scene, second_waits: Scene) -> None:
