@@ -30,6 +30,15 @@ class AlreadyDecided(RatchetError):
 
 
 @dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a version: a word of activities/decisions.py, and why."""
+
+    version: int
+    word: Literal["rejected", "refused", "superseded"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A challenger that waits, and what became of it. Times are ISO 8601 UTC.
 
@@ -37,6 +46,7 @@ class Waiting:
     time-out then decides as `on_timeout` says, or for the window that opens then. `generation` is the pointer's when it
     began to wait, and `rival` the champion that it was compared with. `supersedes` is the version that waited until
     this one took its place. `by_itself`: its time came, and nobody decided.
+    `untold` is what became of those before it that the registry may not have heard yet, in that order.
     """
 
     id: str
@@ -56,11 +66,19 @@ class Waiting:
     generation: int = 0
     rival: int | None = None
     by_itself: bool = False
+    untold: tuple[Fate, ...] = ()
 
     @property
     def open(self) -> bool:
         """Whether it still waits."""
         return self.outcome == ""
+
+    @property
+    def fate(self) -> Fate | None:
+        """What became of it; None while it waits, and when it was promoted, of which the pointer's move tells."""
+        if self.outcome not in {"rejected", "refused"}:
+            return None
+        return Fate(self.version, self.outcome, f"{self.who}: {self.detail or self.why}")
 
     def is_due(self, now: datetime) -> bool:
         """Whether its time has come without anybody's decision."""

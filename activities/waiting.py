@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from activities.admission import Candidate, Objection, admit
+from activities.aligned import read_aligned
 from activities.dependencies import Dependencies
-from activities.held import AlreadyDecided, Found, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
+from activities.held import AlreadyDecided, Fate, Found, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
 from activities.judged import judge_anew
 from activities.live import Champion, read_champion
 from activities.pointing import PointerMoved, Reason, point_at
 from adapters.events import Notice
+from adapters.pointer import HISTORY_LENGTH
 from models.errors import bounded
 
 if TYPE_CHECKING:
@@ -92,22 +94,47 @@ def hold_back(
     if found is not None and found[0].id == challenger.run:
         waiting = found[0]
     else:
+        since, former = to.now(), found[0] if found else None
         waiting = Waiting(
             id=challenger.run,
             pipeline=candidate.pipeline,
             version=candidate.version,
             **asdict(terms),
-            since=to.now(),
+            since=since,
             sentence=challenger.sentence,
-            supersedes=found[0].version if found is not None and found[0].open else None,
+            supersedes=former.version if former is not None and former.open else None,
             generation=champion.pointer.generation if champion else 0,
             rival=candidate.rival,
+            untold=_to_tell(former, candidate.version, since, to) if former else (),
         )
         write_waiting(waiting, found[1] if found else None, to)
     if waiting.mode == "approval" and waiting.open:
         _ask(waiting, to)
     what = "approval" if waiting.mode == "approval" else "the promotion window"
     return f"Version {waiting.version} waits for {what}, until {waiting.until}. {waiting.sentence}"
+
+
+def _to_tell(former: Waiting, successor: int, since: str, to: Dependencies) -> tuple[Fate, ...]:
+    """What the registry has still to hear of those that waited before `successor` did."""
+    if former.open:
+        superseded = Fate(former.version, "superseded", f"{since} version {successor} took its place")
+        fates = (*_untold(former, to), superseded)
+    elif _is_told(former, to):
+        fates = ()
+    else:
+        fates = former.untold if former.fate is None else (*former.untold, former.fate)
+    return fates[-HISTORY_LENGTH:]
+
+
+def _untold(waiting: Waiting, to: Dependencies) -> tuple[Fate, ...]:
+    return () if _is_told(waiting, to) else waiting.untold
+
+
+def _is_told(waiting: Waiting, to: Dependencies) -> bool:
+    """Whether the reconciler has written in the registry what this document says. What was told is not told again: the
+    version may have gone live since.
+    """
+    return read_aligned(waiting.pipeline, to).waited == f"{waiting.id} {waiting.outcome}"
 
 
 def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: str, to: Dependencies) -> Waiting:
@@ -155,6 +182,8 @@ def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
         to.tell(Notice("Ratchet.ModelRejected", waiting.pipeline, f"approval-{waiting.id}", data))
     else:
         done = _go_live(waiting, to)
+    if done.outcome:
+        done = replace(done, untold=_untold(waiting, to))
     if done != waiting:
         try:
             write_waiting(done, etag, to)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from activities.admission import Candidate
 from activities.contracts import RunRef
+from activities.decisions import DECISION, WHY
 from activities.pointing import PointerMoved
 from activities.promote import promote
-from activities.waiting import AlreadyDecided, decide, tend
+from activities.reconcile import reconcile
+from activities.waiting import AlreadyDecided, Challenger, decide, finish_decided, hold_back, tend
+from models.spec import parse_spec
 from tests.activities.test_reconcile import just_before
-from tests.activities.test_waiting import Dies, asked, first, second, version, waiting
+from tests.activities.test_waiting import APPROVAL, Dies, asked, first, second, version, waiting
 from tests.activities.world import PIPELINE, World, rows
 
 __all__ = ["first", "second"]
@@ -145,3 +150,23 @@ def test_one_that_comes_to_wait_is_asked_about_whenever_its_process_died(races: 
         assert asked(race.world)[-1]["id"] == "run-3"
         deaths += 1
     assert deaths == 2
+
+
+def test_the_registry_hears_of_each_that_waited_while_it_was_away(first: World, tmp_path: Path) -> None:
+    world = first.copy(tmp_path)
+    decide(PIPELINE, "run-1", "reject", who="bob", why="too odd", to=world.to)
+    for number in (2, 3, 4):
+        challenger = Challenger(f"run-{number}", Candidate(PIPELINE, number, None), "Better.")
+        promotion = parse_spec(APPROVAL, source="shops.yaml").promotion
+        assert hold_back(challenger, promotion, finish_decided(PIPELINE, world.to), None, world.to)
+        world.mlflow.versions.append(world.mlflow.versions[0])
+    reconcile(PIPELINE, world.to)
+    said = {number: world.mlflow.tags[number, DECISION] for number in (1, 2, 3, 4)}
+    assert said == {1: "rejected", 2: "superseded", 3: "superseded", 4: "waiting"}
+    assert world.mlflow.tags[1, WHY] == "bob: too odd"
+    assert world.mlflow.tags[2, WHY].endswith("version 3 took its place")
+    world.mlflow.tags.clear()
+    decide(PIPELINE, "run-4", "reject", who="bob", why="odd, too", to=world.to)
+    reconcile(PIPELINE, world.to)
+    said = {number: tag for (number, name), tag in world.mlflow.tags.items() if name == DECISION}
+    assert said == {4: "rejected"}, "what was told is not told again"
