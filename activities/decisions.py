@@ -4,7 +4,7 @@
     rejected        the gate or a person said no
     waiting         for approval, or for the hours in which the pipeline may change
     superseded      a newer challenger took its place while it waited
-    refused         it was approved, but does not serve
+    refused         its time came, but it does not serve, or may not go live by itself
     promoted        it is or was the champion
     rolled back     it was the champion, and a person went back to another one
 
@@ -15,10 +15,10 @@ was away learns them later, with `ratchet.why`: when, who and why.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
-from activities.waiting import Waiting
+from activities.held import Waiting
 from adapters.pointer import Move
 from adapters.registry import NoSuchVersion, Registry
 from models.errors import bounded
@@ -29,8 +29,6 @@ MAX_TAG_CHARACTERS = 500
 type Word = Literal["passed", "rejected", "waiting", "superseded", "refused", "promoted", "rolled back"]
 type Decisions = dict[int, tuple[Word, str]]
 """By version: what was decided, and when, by whom and why."""
-WORDS: Mapping[str, Word] = {"": "waiting", "rejected": "rejected", "refused": "refused"}
-"""By a waiting challenger's outcome. Of one that was promoted, the pointer's move tells."""
 
 
 def write_decisions(registry: Registry, pipeline: str, decisions: Decisions) -> None:
@@ -53,13 +51,9 @@ def of_moves(moves: Iterable[Move]) -> Decisions:
 
 
 def of_waiting(waiting: Waiting) -> Decisions:
-    """What became of a challenger that waits or waited, and of the one whose place it took."""
-    found: Decisions = {}
-    if waiting.supersedes is not None:
-        found[waiting.supersedes] = "superseded", f"{waiting.since} version {waiting.version} took its place"
-    word = WORDS.get(waiting.outcome)
-    if word == "waiting":
-        found[waiting.version] = word, f"{waiting.since} until {waiting.until}, then {waiting.on_timeout}"
-    elif word is not None:
-        found[waiting.version] = word, f"{waiting.who}: {waiting.detail or waiting.why}"
+    """What became of a challenger that waits or waited, and of those whose fate was not told before it came."""
+    fates = (*waiting.untold, waiting.fate) if waiting.fate is not None else waiting.untold
+    found: Decisions = {fate.version: (fate.word, fate.why) for fate in fates}
+    if waiting.open:
+        found[waiting.version] = "waiting", f"{waiting.since} until {waiting.until}, then {waiting.on_timeout}"
     return found

@@ -54,5 +54,12 @@ def write_failure(blobs: BlobStore, pipeline: str, *, at: str) -> None:
     write_judged(blobs, pipeline, replace(read_judged(blobs, pipeline), failed_at=at))
 
 
+def judge_anew(blobs: BlobStore, pipeline: str, run: str) -> None:
+    """Lets the sweep start a run over the same data, unless another one has ended since `run` did."""
+    judged = read_judged(blobs, pipeline)
+    if judged.run == run:
+        write_judged(blobs, pipeline, replace(judged, inputs="", dataset=""))
+
+
 def _path(pipeline: str) -> str:
     return f"features/{pipeline}/judged.json"

@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
+from activities.admission import Candidate, Objection, admit
 from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
 from activities.dependencies import Dependencies
 from activities.live import read_champion
-from activities.pointing import DoesNotServe, Reason, checked, point_at, withdrawn_dataset
+from activities.pointing import Reason, point_at
 from activities.reconcile import reconcile
-from activities.waiting import hold_back
-from activities.workspace import OUTRUN
+from activities.waiting import Challenger, finish_decided, hold_back
+from activities.workspace import OUTRUN, Workspace
 from models.errors import bounded
 
 
 def promote(run: RunRef, to: Dependencies) -> Done:
     """Moves the pointer to this run's version, when the pipeline's promotion is automatic. A repeat finds it moved.
 
-    A stored version that is not what was registered is not promoted, nor one from the dataset of a version that was
-    rolled back, nor one that was judged against another champion than there is now: it has to be judged again. Raises
-    PointerMoved when somebody else moved the pointer in between; the retry looks again.
+    What may not go live by itself (activities/admission.py) does not; one that was judged against another champion than
+    there is now has to be judged again. What was decided about the one that waits is done first. Raises PointerMoved or
+    AlreadyDecided when somebody else moved the pointer or decided in between; the retry looks again.
     """
     workspace = to.workspace(run.pipeline, run.run)
     number = workspace.read("version.json")["version"]
     sentence = workspace.read("decision.json")["sentence"]
+    found = finish_decided(run.pipeline, to)
     champion = read_champion(to.blobs, run.pipeline)
-    live = champion.pointer.champion.version if champion else None
-    if live == number:
+    if champion is not None and champion.pointer.champion.version == number:
         return Done(sentence=f"version {number} is live")
-    rival = workspace.read("evaluation.json")["champion_version"]
-    if live != rival:
-        workspace.write(OUTRUN, {"live": live})
-        return Done("kept", _outrun(number, live, rival))
-    try:
-        manifest = checked(run.pipeline, number, to)
-    except DoesNotServe as exc:
-        return Done("failed", bounded(f"Not promoted: {exc}", MAX_SENTENCE_CHARACTERS))
-    withdrawn = withdrawn_dataset(champion.pointer, manifest.lineage.dataset) if champion else None
-    if withdrawn is not None:
-        why = (
-            f"Not promoted: version {number} comes from the same dataset as version {withdrawn.version}, which was "
-            f"rolled back ({withdrawn.why}). Upload more data, or promote it yourself by moving the alias champion."
-        )
-        return Done("kept", bounded(why, MAX_SENTENCE_CHARACTERS))
-    held = hold_back(manifest, workspace.spec().promotion, sentence, to)
+    candidate = Candidate(run.pipeline, number, workspace.read("evaluation.json")["champion_version"])
+    admitted = admit(candidate, champion, to)
+    if isinstance(admitted, Objection):
+        return _not_promoted(admitted, workspace)
+    challenger = Challenger(run.run, candidate, sentence)
+    held = hold_back(challenger, workspace.spec().promotion, found, champion, to)
     if held is not None:
         return Done("waiting", bounded(held, MAX_SENTENCE_CHARACTERS))
-    point_at(manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)
+    point_at(admitted.manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)
     return Done(sentence=f"version {number} is live")
 
 
-def _outrun(version: int, live: int | None, rival: int | None) -> str:
-    was = f"version {rival}" if rival is not None else "no champion"
-    return f"Version {version} was compared with {was}, but version {live} is live by now: it is compared anew."
+def _not_promoted(objection: Objection, workspace: Workspace) -> Done:
+    why = f"Not promoted: {objection.sentence}"
+    if objection.kind == "outrun":
+        workspace.write(OUTRUN, {"why": objection.sentence})
+        why += ": it is compared anew."
+    if objection.kind == "withdrawn":
+        why += ". Upload more data, or promote it yourself by moving the alias champion."
+    ended = "failed" if objection.kind == "does not serve" else "kept"
+    return Done(ended, bounded(why, MAX_SENTENCE_CHARACTERS))
 
 
 def align(run: RunRef, to: Dependencies) -> Done:

@@ -1,107 +1,140 @@
 """Challengers that wait: for a person's approval, or for the hours in which the pipeline may change.
 
-One document for each pipeline, `waiting.json`, changed by compare-and-swap. A newer challenger takes the place of one
-that waits. What was decided is written down before it is done, so that it is done even when the process dies.
+A newer challenger takes the place of one that waits. What was decided is written down before it is done
+(activities/held.py), so that it is done even when the process dies.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from activities.admission import Candidate, Objection, admit
+from activities.aligned import read_aligned
 from activities.dependencies import Dependencies
-from activities.live import read_champion
-from activities.pointing import DoesNotServe, Reason, checked, point_at
-from adapters.blobs import BlobConflict, BlobNotFound
+from activities.held import AlreadyDecided, Fate, Found, NothingWaits, Verdict, Waiting, read_waiting, write_waiting
+from activities.judged import judge_anew
+from activities.live import Champion, read_champion
+from activities.pointing import PointerMoved, Reason, point_at
 from adapters.events import Notice
-from adapters.pointer import MoveKind
-from models.documents import read_document
-from models.errors import RatchetError, bounded
-from models.manifest import Manifest
+from adapters.pointer import HISTORY_LENGTH
+from models.errors import bounded
 
 if TYPE_CHECKING:
     from models.promotion import Promotion
 
-type Verdict = Literal["approve", "reject"]
-type Outcome = Literal["", "promoted", "rejected", "refused"]
+__all__ = [
+    "AlreadyDecided",
+    "Challenger",
+    "NothingWaits",
+    "Waiting",
+    "decide",
+    "finish_decided",
+    "hold_back",
+    "read_waiting",
+    "tend",
+]
+
 TIMEOUT = "the time-out"
-
-
-class NothingWaits(RatchetError):
-    """No challenger waits under that id."""
-
-
-class AlreadyDecided(RatchetError):
-    """Somebody has decided, or a newer challenger has taken the place."""
+MOST_LOOKS = 5
+"""At a pointer that somebody else moves each time. What was decided stands, and is done at the next look."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A challenger that waits, and what became of it. Times are ISO 8601 UTC.
+class Challenger:
+    """A candidate that the gate let through in `run`, which need not be the run that made it; `sentence` says why."""
 
-    `id` is its run. It waits until `until`: for an approval, whose time-out then decides as `on_timeout` says, or for
-    the window that opens then. `supersedes` is the version that waited until this one took its place.
-    """
+    run: str
+    candidate: Candidate
+    sentence: str
 
-    id: str
-    pipeline: str
-    version: int
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a challenger waits for; the fields of Waiting."""
+
     mode: Literal["approval", "window"]
-    since: str
     until: str
     on_timeout: Verdict
-    sentence: str
-    verdict: Verdict | None = None
-    who: str = ""
-    why: str = ""
-    outcome: Outcome = ""
-    detail: str = ""
-    supersedes: int | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether it still waits."""
-        return self.outcome == ""
 
 
-def read_waiting(pipeline: str, to: Dependencies) -> tuple[Waiting, str] | None:
-    """The latest challenger that waited, with the document's eTag; None when none ever did."""
-    try:
-        blob = to.blobs.get(_path(pipeline))
-    except BlobNotFound:
+def _terms(promotion: Promotion, now: datetime) -> _Terms | None:
+    """None when a challenger may go live now."""
+    if promotion.mode == "approval":
+        until = now + timedelta(hours=promotion.timeout_hours)
+        return _Terms("approval", until.isoformat(timespec="seconds"), promotion.on_timeout)
+    if promotion.mode == "automatic" or promotion.is_open(now):
         return None
-    return read_document(Waiting, json.loads(blob.data)), blob.etag
+    return _Terms("window", promotion.next_opening(now).isoformat(timespec="seconds"), "approve")
 
 
-def hold_back(manifest: Manifest, promotion: Promotion, sentence: str, to: Dependencies) -> str | None:
-    """Lets a challenger wait if its pipeline says so: a sentence about for what. None when it may go live now."""
-    now = to.clock()
-    if promotion.mode == "automatic" or (promotion.mode == "window" and promotion.is_open(now)):
+def finish_decided(pipeline: str, to: Dependencies) -> Found | None:
+    """The latest challenger that waited; what was decided about it is done by now. None when none ever did."""
+    found = read_waiting(pipeline, to)
+    if found is None or not found[0].open or found[0].verdict is None:
+        return found
+    _carry_out(*found, to)
+    return read_waiting(pipeline, to)
+
+
+def hold_back(
+    challenger: Challenger, promotion: Promotion, found: Found | None, champion: Champion | None, to: Dependencies
+) -> str | None:
+    """Lets a challenger wait if its pipeline says so: a sentence about for what. None when it may go live now.
+
+    It takes the place of the one that was `found` before the champion was read. A repeat finds it there. Raises
+    AlreadyDecided when somebody decided about the former one since.
+    """
+    terms = _terms(promotion, to.clock())
+    if terms is None:
         return None
-    approval = promotion.mode == "approval"
-    until = now + timedelta(hours=promotion.timeout_hours) if approval else promotion.next_opening(now)
-    found = read_waiting(manifest.pipeline, to)
-    waiting = Waiting(
-        id=manifest.run,
-        pipeline=manifest.pipeline,
-        version=manifest.version,
-        mode="approval" if approval else "window",
-        since=to.now(),
-        until=until.isoformat(timespec="seconds"),
-        on_timeout=promotion.on_timeout if approval else "approve",
-        sentence=sentence,
-        supersedes=found[0].version if found is not None and found[0].open else None,
-    )
-    if found is not None and found[0].id == waiting.id:
+    candidate = challenger.candidate
+    if found is not None and found[0].id == challenger.run:
         waiting = found[0]
     else:
-        _write(waiting, found[1] if found else None, to)
-    if approval:
+        since, former = to.now(), found[0] if found else None
+        waiting = Waiting(
+            id=challenger.run,
+            pipeline=candidate.pipeline,
+            version=candidate.version,
+            **asdict(terms),
+            since=since,
+            sentence=challenger.sentence,
+            supersedes=former.version if former is not None and former.open else None,
+            generation=champion.pointer.generation if champion else 0,
+            rival=candidate.rival,
+            untold=_to_tell(former, candidate.version, since, to) if former else (),
+        )
+        write_waiting(waiting, found[1] if found else None, to)
+    if waiting.mode == "approval" and waiting.open:
         _ask(waiting, to)
-    what = "approval" if approval else "the promotion window"
-    return f"Version {waiting.version} waits for {what}, until {waiting.until}. {sentence}"
+    what = "approval" if waiting.mode == "approval" else "the promotion window"
+    return f"Version {waiting.version} waits for {what}, until {waiting.until}. {waiting.sentence}"
+
+
+def _to_tell(former: Waiting, successor: int, since: str, to: Dependencies) -> tuple[Fate, ...]:
+    """What the registry has still to hear of those that waited before `successor` did."""
+    if former.open:
+        superseded = Fate(former.version, "superseded", f"{since} version {successor} took its place")
+        fates = (*_untold(former, to), superseded)
+    elif _is_told(former, to):
+        fates = ()
+    else:
+        fates = former.untold if former.fate is None else (*former.untold, former.fate)
+    return fates[-HISTORY_LENGTH:]
+
+
+def _untold(waiting: Waiting, to: Dependencies) -> tuple[Fate, ...]:
+    return () if _is_told(waiting, to) else waiting.untold
+
+
+def _is_told(waiting: Waiting, to: Dependencies) -> bool:
+    """Whether the reconciler has written in the registry what this document says. What was told is not told again: the
+    version may have gone live since.
+    """
+    return read_aligned(waiting.pipeline, to).waited == f"{waiting.id} {waiting.outcome}"
 
 
 def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: str, to: Dependencies) -> Waiting:
@@ -115,10 +148,14 @@ def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: s
     waiting, etag = found
     if waiting.id != waiting_id:
         raise AlreadyDecided(
-            f"{waiting_id} no longer waits: version {waiting.version} (id {waiting.id}) took its place"
+            f"{waiting_id} does not wait now: the latest that did is version {waiting.version} (id {waiting.id})"
         )
+    if waiting.mode == "approval" and waiting.is_due(to.clock()):
+        tend(pipeline, to)  # the time-out comes first, whoever notices that it is over
+        return decide(pipeline, waiting_id, verdict, who=who, why=why, to=to)
     if waiting.verdict is None and waiting.open:
-        waiting, etag = _decided(waiting, etag, verdict, who=who, why=why, to=to)
+        waiting = replace(waiting, verdict=verdict, who=who, why=why)
+        etag = write_waiting(waiting, etag, to)
     elif waiting.verdict != verdict:
         by = f"by {waiting.who} ({waiting.why})" if waiting.who else ""
         raise AlreadyDecided(f"version {waiting.version} was decided already: {waiting.verdict} {by}".strip())
@@ -131,19 +168,11 @@ def tend(pipeline: str, to: Dependencies) -> Waiting | None:
     if found is None or not found[0].open:
         return None
     waiting, etag = found
-    if waiting.verdict is None:
-        if to.clock() < datetime.fromisoformat(waiting.until):
-            return None
+    if waiting.is_due(to.clock()):
         why = "nobody decided in time" if waiting.mode == "approval" else "the window is open"
-        waiting, etag = _decided(waiting, etag, waiting.on_timeout, who=TIMEOUT, why=why, to=to)
-    return _carry_out(waiting, etag, to)
-
-
-def _decided(
-    waiting: Waiting, etag: str, verdict: Verdict, *, who: str, why: str, to: Dependencies
-) -> tuple[Waiting, str]:
-    decided = replace(waiting, verdict=verdict, who=who, why=why)
-    return decided, _write(decided, etag, to)
+        waiting = replace(waiting, verdict=waiting.on_timeout, who=TIMEOUT, why=why, by_itself=True)
+        etag = write_waiting(waiting, etag, to)
+    return None if waiting.verdict is None else _carry_out(waiting, etag, to)
 
 
 def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
@@ -153,21 +182,78 @@ def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
         to.tell(Notice("Ratchet.ModelRejected", waiting.pipeline, f"approval-{waiting.id}", data))
     else:
         done = _go_live(waiting, to)
-    _write(done, etag, to)
+    if done.outcome:
+        done = replace(done, untold=_untold(waiting, to))
+    if done != waiting:
+        try:
+            write_waiting(done, etag, to)
+        except AlreadyDecided:
+            # Somebody else has carried it out meanwhile, and another challenger may wait by now.
+            found = read_waiting(waiting.pipeline, to)
+            return found[0] if found is not None and found[0].id == waiting.id else done
     return done
 
 
 def _go_live(waiting: Waiting, to: Dependencies) -> Waiting:
-    champion = read_champion(to.blobs, waiting.pipeline)
-    if champion is not None and any(move.run == waiting.id for move in champion.pointer.moves):
+    """Raises PointerMoved when it is overtaken each time."""
+    for _ in range(MOST_LOOKS - 1):
+        with contextlib.suppress(PointerMoved):
+            return _try_to_go_live(waiting, to)
+    return _try_to_go_live(waiting, to)
+
+
+def _try_to_go_live(waiting: Waiting, to: Dependencies) -> Waiting:
+    """What becomes of it. It waits on when its window has closed again."""
+    champion, reason = read_champion(to.blobs, waiting.pipeline), _reason(waiting)
+    if champion is not None and _is_done(waiting, reason, champion):
         return replace(waiting, outcome="promoted")
-    kind: MoveKind = "approved" if waiting.mode == "approval" else "promoted"
-    why = f"{waiting.why}. {waiting.sentence}" if waiting.why else waiting.sentence
+    if waiting.by_itself and waiting.mode == "window":
+        later = _held_anew(waiting, to)
+        if later is not None:
+            return later
+    candidate = Candidate(waiting.pipeline, waiting.version, waiting.rival)
+    admitted = admit(candidate, champion, to, by_itself=waiting.by_itself)
+    if isinstance(admitted, Objection):
+        if admitted.kind == "outrun":
+            judge_anew(to.blobs, waiting.pipeline, waiting.id)
+        return replace(waiting, outcome="refused", detail=bounded(admitted.sentence))
+    against = f"Approved although {admitted.outranked}." if admitted.outranked else ""
+    point_at(admitted.manifest, replace(reason, why=f"{reason.why} {against}".strip()), champion, to)
+    return replace(waiting, outcome="promoted", detail=bounded(against))
+
+
+def _held_anew(waiting: Waiting, to: Dependencies) -> Waiting | None:
+    """The same challenger, if it may not go live now: its window has closed, or its pipeline's file asks for something
+    else by now. While that has a mistake, nobody knows.
+    """
+    from models.spec import SpecError
+
     try:
-        point_at(checked(waiting.pipeline, waiting.version, to), Reason(kind, waiting.who, why), champion, to)
-    except DoesNotServe as exc:
-        return replace(waiting, outcome="refused", detail=bounded(exc.reason))
-    return replace(waiting, outcome="promoted")
+        terms = _terms(to.specs.load(waiting.pipeline).promotion, to.clock())
+    except SpecError:
+        return waiting
+    if terms is None:
+        return None
+    later = replace(waiting, **asdict(terms), verdict=None, who="", why="", by_itself=False)
+    if later.mode == "approval":
+        _ask(later, to)
+    return later
+
+
+def _reason(waiting: Waiting) -> Reason:
+    why = f"{waiting.why}. {waiting.sentence}" if waiting.why else waiting.sentence
+    return Reason("approved" if waiting.mode == "approval" else "promoted", waiting.who, why)
+
+
+def _is_done(waiting: Waiting, reason: Reason, champion: Champion) -> bool:
+    """Whether the version is live, or was after it began to wait by this very decision, which moved on since."""
+    pointer = champion.pointer
+    return pointer.champion.version == waiting.version or any(
+        move.generation > waiting.generation
+        and (move.version, move.kind, move.who) == (waiting.version, reason.kind, reason.who)
+        and move.why.startswith(reason.why)
+        for move in pointer.moves
+    )
 
 
 def _ask(waiting: Waiting, to: Dependencies) -> None:
@@ -180,22 +266,3 @@ def _ask(waiting: Waiting, to: Dependencies) -> None:
 
 
 ASKED = frozenset({"id", "version", "since", "until", "on_timeout", "sentence", "supersedes"})
-
-
-def _path(pipeline: str) -> str:
-    return f"models/{pipeline}/waiting.json"
-
-
-def _write(waiting: Waiting, etag: str | None, to: Dependencies) -> str:
-    """The document's eTag. Raises AlreadyDecided when somebody else wrote it in between."""
-    path, document = _path(waiting.pipeline), json.dumps(asdict(waiting), indent=2).encode()
-    try:
-        return to.blobs.put(path, document, if_match=etag, only_new=etag is None, content_type="application/json")
-    except BlobConflict as exc:
-        # The SDK repeats a write whose answer was lost, and meets its own first one.
-        there = to.blobs.get(path)
-        if there.data != document:
-            raise AlreadyDecided(
-                f"version {waiting.version} was decided on by somebody else in the same moment"
-            ) from exc
-        return there.etag

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from activities.contracts import RunRef
 from activities.decisions import DECISION, WHY
+from activities.held import write_waiting
 from activities.live import read_champion
+from activities.promote import promote
 from activities.reconcile import reconcile
+from activities.rollback import rollback
 from activities.waiting import AlreadyDecided, NothingWaits, Waiting, decide, read_waiting, tend
 from tests.activities.world import PIPELINE, SPEC, World, rows
 
@@ -31,15 +37,66 @@ def waiting(world: World) -> Waiting:
     return found[0]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A challenger waits for approval."""
-    world = World(tmp_path, APPROVAL)
+    world = World(tmp_path_factory.mktemp("first"), APPROVAL)
     world.upload("a.csv", rows(0))
     record = world.run()
     assert (record["outcome"], version(world)) == ("waiting", None)
     assert "Version 1 waits for approval, until " in record["sentence"]
     return world
+
+
+@pytest.fixture
+def world(first: World, tmp_path: Path) -> World:
+    return first.copy(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def second(first: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Version 1 was approved, and version 2 waits."""
+    world = first.copy(tmp_path_factory.mktemp("second"))
+    decide(PIPELINE, "run-1", "approve", who="ann", why="looks right", to=world.to)
+    reconcile(PIPELINE, world.to)
+    world.upload("b.csv", rows(10))
+    assert world.run()["outcome"] == "waiting"
+    return world
+
+
+@pytest.fixture
+def again(second: World, tmp_path: Path) -> World:
+    """Version 2 was approved, too; a person went back to version 1, and a run that found version 2 again waits."""
+    world = second.copy(tmp_path)
+    decide(PIPELINE, "run-2", "approve", who="ann", why="looks right", to=world.to)
+    reconcile(PIPELINE, world.to)
+    world.mlflow.alias["champion"] = 1
+    assert reconcile(PIPELINE, world.to).outcome == "pointer moved"
+    assert (run_again(world), version(world)) == (("waiting", 2), 1)
+    return world
+
+
+class Dies(Exception):
+    """The process is gone."""
+
+
+def once_then_dies(work: Callable[..., Any]) -> Callable[..., Any]:
+    left = [1]
+
+    def call(*given: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Dies
+        return work(*given, **named)
+
+    return call
+
+
+def run_again(world: World) -> tuple[str, int]:
+    """A run over the same data, which finds its version; how it ended, and the version."""
+    world.blobs.delete(f"features/{PIPELINE}/judged.json")
+    record = world.run()
+    return record["outcome"], record["challenger"]["version"]
 
 
 def asked(world: World) -> list[dict[str, object]]:
@@ -138,9 +195,6 @@ def test_a_repeated_step_asks_once(tmp_path: Path) -> None:
 
 
 def test_a_decision_that_was_not_carried_out_is_by_the_next_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dies(Exception):
-        pass
-
     def dying(*_: object) -> None:
         raise Dies
 
@@ -181,3 +235,59 @@ def test_a_window_lets_the_challenger_wait_until_it_opens(tmp_path: Path) -> Non
     assert version(world) == 1
     world.upload("b.csv", rows(10))
     assert world.run()["outcome"] == "promoted", "while the window is open, at once"
+
+
+def test_a_version_that_was_the_champion_before_goes_live_when_it_is_approved_again(again: World) -> None:
+    done = decide(PIPELINE, "run-3", "approve", who="ann", why="looks right", to=again.to)
+    assert (done.outcome, version(again)) == ("promoted", 2)
+    champion = read_champion(again.blobs, PIPELINE)
+    assert champion is not None
+    assert [move.version for move in champion.pointer.moves] == [2, 1, 2, 1]
+
+
+def test_each_waiting_is_asked_about_by_the_run_that_waits(again: World) -> None:
+    assert [(request["id"], request["version"]) for request in asked(again)] == [
+        ("run-1", 1),
+        ("run-2", 2),
+        ("run-3", 2),
+    ]
+    assert asked(again)[-1]["report"] == f"/api/pipelines/{PIPELINE}/runs/run-3"
+    keys = [notice.key for notice in again.events.heard if notice.type == "Ratchet.ApprovalNeeded"]
+    assert len(set(keys)) == len(keys), "another waiting is another event"
+    with pytest.raises(AlreadyDecided, match=r"run-2 does not wait now: .* version 2 \(id run-3\)"):
+        decide(PIPELINE, "run-2", "approve", who="ann", why="", to=again.to)
+
+
+def test_a_move_that_was_made_and_taken_back_meanwhile_is_not_made_twice(again: World) -> None:
+    """The process dies when the pointer has moved; a person goes back before anybody notes that it was done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("activities.waiting.write_waiting", once_then_dies(write_waiting))
+        with pytest.raises(Dies):
+            decide(PIPELINE, "run-3", "approve", who="ann", why="looks right", to=again.to)
+    assert (version(again), waiting(again).outcome) == (2, "")
+    rollback(PIPELINE, None, who="bob", why="odd scores", to=again.to)
+    done = tend(PIPELINE, again.to)
+    assert done is not None
+    assert (done.outcome, version(again)) == ("promoted", 1)
+
+
+def test_a_version_that_was_rejected_waits_anew_for_another_run(world: World) -> None:
+    decide(PIPELINE, "run-1", "reject", who="bob", why="too odd", to=world.to)
+    assert run_again(world) == ("waiting", 1)
+    assert (waiting(world).id, waiting(world).version, waiting(world).open) == ("run-2", 1, True)
+    assert decide(PIPELINE, "run-2", "approve", who="ann", why="", to=world.to).outcome == "promoted"
+    assert version(world) == 1
+
+
+def test_a_repeated_step_does_not_let_wait_again_what_was_decided(world: World) -> None:
+    decide(PIPELINE, "run-1", "reject", who="bob", why="too odd", to=world.to)
+    assert promote(RunRef(PIPELINE, "run-1", world.to.now()), world.to).ended == "waiting"
+    assert waiting(world).outcome == "rejected"
+    assert len(asked(world)) == 1
+
+
+def test_a_decision_after_the_time_out_finds_what_that_decided(world: World) -> None:
+    world.now += timedelta(hours=5)
+    with pytest.raises(AlreadyDecided, match=r"already: reject by the time-out \(nobody decided in time\)"):
+        decide(PIPELINE, "run-1", "approve", who="ann", why="late", to=world.to)
+    assert (version(world), waiting(world).outcome, waiting(world).who) == (None, "rejected", "the time-out")

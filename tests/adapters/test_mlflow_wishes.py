@@ -18,6 +18,7 @@ import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
+from activities.admission import Candidate
 from activities.contracts import RunRef
 from activities.decisions import DECISION, WHY
 from activities.live import read_champion
@@ -25,7 +26,7 @@ from activities.promote import align, promote
 from activities.reconcile import REFUSED_TAG, reconcile
 from activities.register import register
 from activities.rollback import rollback
-from activities.waiting import AlreadyDecided, decide, hold_back, read_waiting, tend
+from activities.waiting import AlreadyDecided, Challenger, decide, hold_back, read_waiting, tend
 from activities.workspace import Workspace
 from adapters.mlflow_registry import MlflowRegistry
 from adapters.outbox import FOLDER
@@ -217,6 +218,7 @@ def test_a_time_out(first_waits: Scene, set_outcome: Any, live: int) -> None:
 
 def test_a_window(first_waits: Scene) -> None:
     scene = first_waits
+    scene.world.write_spec(ALWAYS + "promotion: {mode: window, days: [sat], start: '02:00', end: '05:00'}\n")
     hold(scene, Promotion(mode="window", days=("sat",), start="02:00", end="05:00"))
     assert (tend(PIPELINE, scene.world.to), scene.reconcile()) == (None, "in line")
     assert (scene.tags(FIRST_WAITING)[DECISION], scene.aliases()[0]) == ("waiting", CHAMPION)
@@ -229,7 +231,8 @@ def test_a_window(first_waits: Scene) -> None:
 def hold(scene: Scene, promotion: Promotion) -> None:
     """Lets the version wait for something else than it did."""
     scene.world.blobs.delete(f"models/{PIPELINE}/waiting.json")
-    assert hold_back(scene.manifest(FIRST_WAITING), promotion, "Better.", scene.world.to)
+    challenger = Challenger("run-4", Candidate(PIPELINE, FIRST_WAITING, CHAMPION), "Better.")
+    assert hold_back(challenger, promotion, None, read_champion(scene.world.blobs, PIPELINE), scene.world.to)
 
 
 def test_a_newer_challenger_takes_the_place_of_one_that_waits(first_waits: Scene, second_waits: Scene) -> None:
