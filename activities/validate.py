@@ -31,12 +31,10 @@ def validate(item: ItemRef, to: Dependencies) -> Done:
     """Reads, checks and cleans one partition, and stores its outcome under its key.
 
     The outcome's `state` is clean or quarantined; or gone (the blob was deleted or overwritten since the claim), which
-    holds for this run only.
+    holds for this run only. A repeat writes the same again: to ask first would cost every partition two requests.
     """
     workspace = to.workspace(item.pipeline, item.run)
     partition = PlannedPartition(**workspace.read_item("validate", item.batch, item.index))
-    if workspace.is_judged(partition.key):
-        return Done()
     if partition.size > MAX_FILE_BYTES:
         from models.rejection import PartitionRejected
 

@@ -26,6 +26,8 @@ INPUTS = "inputs.json"
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 SPECS_KEPT = 32
+BATCHES_KEPT = 16
+"""Batches that a process remembers: each of a hundred items asks for its own, all within seconds."""
 READERS = 16
 """Blobs read at the same time where a step has to look at every partition: reading is all waiting."""
 
@@ -88,7 +90,7 @@ class Workspace:
 
     def read_item(self, wave: str, batch: int, index: int) -> dict[str, Any]:
         """One work item of a fan-out."""
-        item: dict[str, Any] = self.read(f"{wave}-{batch:05d}.json")[index]
+        item: dict[str, Any] = _batch(self, f"{wave}-{batch:05d}.json")[index]
         return item
 
     def plan(self) -> list[PlannedPartition]:
@@ -174,6 +176,13 @@ def _parsed(text: str, source: str) -> PipelineSpec:
     from models.spec import parse_spec
 
     return parse_spec(text, source=source)
+
+
+@lru_cache(maxsize=BATCHES_KEPT)
+def _batch(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Written before its wave begins, and not again."""
+    batch: list[dict[str, Any]] = workspace.read(name)
+    return batch
 
 
 def _gone(key: str) -> str:
