@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activities.dependencies import Dependencies
-from activities.workspace import PlannedPartition, Workspace
+from activities.workspace import PlannedPartition, Workspace, at_once
 from adapters.events import Notice
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def set_rows_aside(
     """Stores the rejected `rows` beside a report, and gives the report's path."""
     from models.quality import rows_report
 
-    to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
-    report = _write(workspace, partition, rows_report(tally, name=partition.path), to)
+    kept = partial(to.blobs.put_file, workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
+    written = partial(_write, workspace, partition, rows_report(tally, name=partition.path), to)
+    report: str = at_once(kept, written)[1]
     reason = f"{tally.rejected:,} of {tally.rows_read:,} rows cannot be used"
     told = {"path": partition.path, "reason": reason, "report": report}
     to.tell(Notice("Ratchet.DataQuarantined", workspace.pipeline, partition.key, told))
@@ -60,7 +62,10 @@ def set_rows_aside(
 
 def _write(workspace: Workspace, partition: PlannedPartition, report: Report, to: Dependencies) -> str:
     where = workspace.quarantine_path(partition.path, partition.key, "report.md")
-    to.blobs.put(where, report.markdown.encode(), content_type="text/markdown; charset=utf-8")
     beside = workspace.quarantine_path(partition.path, partition.key, "report.json")
-    to.blobs.put(beside, json.dumps(report.document, indent=2).encode(), content_type="application/json")
+    document = json.dumps(report.document, indent=2).encode()
+    at_once(
+        partial(to.blobs.put, where, report.markdown.encode(), content_type="text/markdown; charset=utf-8"),
+        partial(to.blobs.put, beside, document, content_type="application/json"),
+    )
     return where

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from activities.contracts import Done, ItemRef
 from activities.dependencies import Dependencies
 from activities.quarantine import set_file_aside, set_rows_aside
 from activities.uploads import TRAINING
-from activities.workspace import PlannedPartition, Workspace
+from activities.workspace import PlannedPartition, Workspace, at_once
 from adapters.blobs import BlobArchived, BlobConflict, BlobNotFound
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def _outcome(workspace: Workspace, partition: PlannedPartition, upload: Path, to
         rejection = PartitionRejected(name, "too_many_categories", f"cannot be used: {exc}", columns=[exc.column])
         return set_file_aside(workspace, partition, rejection, to, upload)
     tally = cleaned.tally
-    report = set_rows_aside(workspace, partition, tally, rejected, to) if tally.rejected else ""
-    to.blobs.put_file(workspace.clean_path(partition.key), clean)
+    report, store = "", partial(to.blobs.put_file, workspace.clean_path(partition.key), clean)
+    if tally.rejected:
+        _, report = at_once(store, partial(set_rows_aside, workspace, partition, tally, rejected, to))
+    else:
+        store()
     with upload.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     return {

@@ -195,6 +195,11 @@ def in_parallel[T, R](function: Callable[[T], R], items: Iterable[T]) -> list[R]
         return list(pool.map(function, items))
 
 
+def at_once(*steps: Callable[[], Any]) -> list[Any]:
+    """What each of them gives, in their order; raises what the first of those that failed raised."""
+    return in_parallel(lambda step: step(), steps)
+
+
 def record_path(pipeline: str, run: str) -> str:
     """Where the record of a finished run is."""
     return f"runs/{pipeline}/{run}.json"
