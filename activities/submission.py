@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -174,8 +175,9 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
+@cache
 def _environment() -> str:
-    """The packages of this process, as a requirements file has them."""
+    """The packages of this process, as a requirements file has them. To look at all of them takes a while."""
     found = {package.metadata["Name"]: package.version for package in metadata.distributions()}
     lines = [f"{name}=={found[name]}" for name in sorted(found, key=str.lower)]
     return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *lines, ""])
