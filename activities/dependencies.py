@@ -23,7 +23,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Ports and settings of the activities. `threads` is how many LightGBM may use.
+    """Ports and settings of the activities. `threads` is how many an activity may train and score with.
 
     `url` is where the app answers (https://app.azurewebsites.net), or '' where that is not known.
     """

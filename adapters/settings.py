@@ -104,7 +104,7 @@ class Settings:
     storage_timeout_seconds: float
     """RATCHET_STORAGE_TIMEOUT_SECONDS: how long storage may be silent before a request is given up and made again."""
     training_threads: int
-    """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means one less than the instance has CPUs."""
+    """RATCHET_TRAINING_THREADS: threads of LightGBM; 0 means what fits the instance (adapters.threads)."""
     max_body_bytes: int
     """RATCHET_MAX_BODY_BYTES: the longest request to a model, as it is sent and without its compression."""
     max_rows: int

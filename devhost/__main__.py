@@ -14,14 +14,13 @@ from pathlib import Path
 import uvloop
 
 from devhost.errors import DevhostError, SettingsInvalid
-from devhost.host import HostOptions
+from devhost.host import WORKERS_SETTING, HostOptions
 from devhost.ports import LOOPBACK, port_number
 from devhost.serving import serve
 from devhost.settings import LocalSettings, local_settings
 
 PORT = 7071
 STATE_FOLDER = ".devhost"
-WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
 LOG_FORMAT = "[%(asctime)s] %(levelname)s %(message)s"
 
 DESCRIPTION = """\

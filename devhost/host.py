@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from devhost.server import Server
 
 THREADS_SETTING = "PYTHON_THREADPOOL_THREAD_COUNT"
+WORKERS_SETTING = "FUNCTIONS_WORKER_PROCESS_COUNT"
+"""In the cloud, too, a worker may read how many there are."""
 HTTP_THREADS = 32
 """Threads of each worker for functions other than the durable engine's."""
 
@@ -93,7 +95,7 @@ class Host:
         self._pool = WorkerPool(
             app_dir=options.app_dir,
             count=options.workers,
-            environment=worker_environment(configured, address),
+            environment={**worker_environment(configured, address), WORKERS_SETTING: str(options.workers)},
             function_timeout=configured.function_timeout,
         )
         loading = asyncio.create_task(self._pool.start())

@@ -106,10 +106,15 @@ def statistic(by: Yardstick, labels: Labels, answers: Answers) -> Callable[[Weig
             return _macro_f1(labels, answers)
         case "rmse":
             squares = (answers[:, 0] - labels) ** 2
-            return lambda weights: np.sqrt(weights @ squares / weights.sum(axis=1))
+            return lambda weights: np.sqrt(_sums(weights, squares) / weights.sum(axis=1))
         case _:
             losses = _losses(by, labels, answers)
-            return lambda weights: weights @ losses / weights.sum(axis=1)
+            return lambda weights: _sums(weights, losses) / weights.sum(axis=1)
+
+
+def _sums(weights: Weights, of: np.ndarray[Any, Any]) -> Measured:
+    # Not `@`, which is BLAS: its threads would decide the last bits, and so might decide a promotion.
+    return np.asarray(np.einsum("bn,n->b", weights, of))
 
 
 def _losses(by: Yardstick, labels: Labels, answers: Answers) -> np.ndarray[Any, Any]:

@@ -100,6 +100,19 @@ def evaluate(labels: Labels, answers: Answers, by: Yardstick) -> Metrics:
     return Metrics(len(labels), measure(labels, answers, by))
 
 
+def constant_answers(labels: Labels, like: Answers, by: Yardstick) -> Answers:
+    """float64 as `like`: the answers of a model that knows how the labels are distributed, and nothing of a row.
+
+    The classes' shares; in a regression the mean, or what makes the error by `by.metric` least: median or quantile.
+    """
+    if not len(labels):
+        return like
+    if by.task != "regression":
+        return np.broadcast_to(np.bincount(labels.astype(np.intp), minlength=like.shape[1]) / len(labels), like.shape)
+    quantile = {"mae": 0.5, "pinball": by.alpha}.get(by.metric)
+    return np.full_like(like, np.mean(labels) if quantile is None else np.quantile(labels, quantile))
+
+
 def evaluate_slices(
     column: str,
     values: pl.Series,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.bootstrap import Gain, bootstrap_gain
-from models.evaluation import Metrics, Slice, Yardstick
+from models.evaluation import Answers, Metrics, Slice, Yardstick, constant_answers
 from models.metric_names import HIGHER_IS_BETTER, SHOWN
 from models.parity import ParityReport
 
@@ -75,22 +75,17 @@ class Decision:
 
 
 def decide(gate: Gate, by: Yardstick, given: Evidence) -> Decision:
-    """All checks of the gate. Without a champion only the absolute ones apply."""
+    """All checks of the gate. Without a champion only the absolute ones apply: instead of beating it, a challenger has
+    to beat knowing nothing, unless the gate says itself how good it has to be."""
     checks = [*_absolute(gate, by, given), *_of_the_graph(gate, given)]
     gain = None
-    if given.champion is not None and given.champion_answers is not None and given.challenger[by.metric] is not None:
-        gain = bootstrap_gain(
-            given.labels,
-            given.challenger_answers,
-            given.champion_answers,
-            by,
-            confidence=gate.confidence,
-            seed=given.seed,
-            groups=given.groups,
-        )
-        checks.append(_gained(gate, by, gain))
+    if given.champion is not None and given.champion_answers is not None:
+        gain = _gain(by, given, given.champion_answers, gate.confidence)
+        checks.append(_exceeds("gain", f"the gain in {SHOWN[by.metric]}", gain, gate.improvement, by))
         if gate.slice_loss is not None:
             checks.append(_worst_slice(gate, gate.slice_loss, by, given.slices))
+    elif by.metric not in _bounds(gate):
+        checks.append(_skill(gate, by, given))
     promote = all(check.passed for check in checks)
     sentence = _sentence(by, given, gain, checks)
     return Decision(promote, tuple(checks), gain, sentence, tuple(_warnings(gate, given)))
@@ -99,12 +94,19 @@ def decide(gate: Gate, by: Yardstick, given: Evidence) -> Decision:
 def _absolute(gate: Gate, by: Yardstick, given: Evidence) -> Iterator[Check]:
     measured = given.challenger
     yield _at_least("rows", measured.rows, gate.minimum_rows, "{value:,.0f} unseen rows; {limit:,.0f} are needed")
-    usual: Mapping[Metric, float] = {"auc": gate.minimum_auc} if by.task == "binary" else {}
-    for name, limit in {**usual, **gate.minimum}.items():
-        words = f"{SHOWN[name]} {{value:.4f}}; at least {{limit:.4f}} is needed"
-        yield _at_least(name, measured[name], limit, words)
-    for name, limit in gate.maximum.items():
-        yield _at_most(name, measured[name], limit, f"{SHOWN[name]} {{value:.5g}}; at most {{limit:.5g}} is allowed")
+    for name, limit in _bounds(gate).items():
+        if name in HIGHER_IS_BETTER:
+            words = f"{SHOWN[name]} {{value:.4f}}; at least {{limit:.4f}} is needed"
+            yield _at_least(name, measured[name], limit, words)
+        else:
+            words = f"{SHOWN[name]} {{value:.5g}}; at most {{limit:.5g}} is allowed"
+            yield _at_most(name, measured[name], limit, words)
+
+
+def _bounds(gate: Gate) -> Mapping[Metric, float]:
+    """What the pipeline's file says of a metric's value."""
+    usual: Mapping[Metric, float] = {"auc": gate.minimum_auc} if gate.minimum_auc is not None else {}
+    return {**usual, **gate.minimum, **gate.maximum}
 
 
 def _of_the_graph(gate: Gate, given: Evidence) -> Iterator[Check]:
@@ -117,19 +119,38 @@ def _of_the_graph(gate: Gate, given: Evidence) -> Iterator[Check]:
     yield _at_most("size", given.size_bytes / 1e6, gate.maximum_size_mb, words)
 
 
-def _gained(gate: Gate, by: Yardstick, gain: Gain) -> Check:
+def _gain(by: Yardstick, given: Evidence, rival: Answers, confidence: float) -> Gain | None:
+    """None where the rows do not say how good the challenger is."""
+    if given.challenger[by.metric] is None:
+        return None
+    ours, groups = given.challenger_answers, given.groups
+    return bootstrap_gain(given.labels, ours, rival, by, confidence=confidence, seed=given.seed, groups=groups)
+
+
+def _skill(gate: Gate, by: Yardstick, given: Evidence) -> Check:
+    """Whether the challenger is better than the one answer for all rows that is the best on just these rows."""
+    # No model is better calibrated than a constant: that figure says nothing of what a model knows of a row.
+    by = replace(by, metric="auc") if by.metric == "calibration_error" else by
+    nothing = constant_answers(given.labels, given.challenger_answers, by)
+    what = f"the gain in {SHOWN[by.metric]} over the same answer for every row"
+    return _exceeds("skill", what, _gain(by, given, nothing, gate.confidence), 0.0, by)
+
+
+def _exceeds(name: str, what: str, gain: Gain | None, limit: float, by: Yardstick) -> Check:
+    if gain is None:
+        return Check(name, False, None, limit, f"{what} could not be measured")
     if gain.units < gain.units_needed:
-        what = "groups, or rows of the rarer class,"
+        units = "groups, or rows of the rarer class,"
         sentence = (
-            f"{gain.units:,} unseen {what} cannot show a gain with {gate.confidence:.0%} confidence; "
+            f"{gain.units:,} unseen {units} cannot show a gain with {gain.confidence:.0%} confidence; "
             f"{gain.units_needed:,} are needed"
         )
-        return Check("gain", False, None, gate.improvement, sentence)
+        return Check(name, False, None, limit, sentence)
     sentence = (
-        f"the gain in {SHOWN[by.metric]} is at least {_signed(gain.lower, by)} with {gate.confidence:.0%} confidence; "
-        f"it has to exceed {_signed(gate.improvement, by)}"
+        f"{what} is at least {_signed(gain.lower, by)} with {gain.confidence:.0%} confidence; "
+        f"it has to exceed {_signed(limit, by)}"
     )
-    return Check("gain", gain.lower > gate.improvement, gain.lower, gate.improvement, sentence)
+    return Check(name, gain.lower > limit, gain.lower, limit, sentence)
 
 
 def _worst_slice(gate: Gate, limit: float, by: Yardstick, slices: Sequence[Slice]) -> Check:

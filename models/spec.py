@@ -50,7 +50,7 @@ __all__ = ["Column", "ColumnType", "Gate", "Label", "PipelineSpec", "SpecError",
 
 RESERVED_COLUMNS = frozenset({"features", "probability", "value"})
 """Names that the graph's outputs have; names that begin with two underscores are Ratchet's own, too."""
-DATA_VERSION = 3
+DATA_VERSION = 4
 """Raised when cells are read, checked or counted in another way than before, so that partitions are cleaned anew."""
 LABEL_TYPES: Mapping[Task, frozenset[ColumnType]] = {
     "binary": frozenset({"integer", "number", "boolean"}),

@@ -306,8 +306,10 @@ class Gate(Part):
 
     metric: Metric | None = None
     """What decides. By default auc (binary), log_loss (multiclass), and of a regression what it is trained for."""
-    minimum_auc: float = Field(default=0.5, ge=0, le=1)
-    """binary: the AUC on the unseen rows has to be at least this."""
+    minimum_auc: float | None = Field(default=None, ge=0, le=1)
+    """binary: the AUC on the unseen rows has to be at least this; short for `minimum: {auc: ...}`. Where there is no
+    bound for the deciding metric, a model without a champion to beat has to beat the same answer for every row, with
+    the given confidence."""
     minimum: Mapping[Metric, float] = Field(default_factory=dict)
     """Metrics that have to be at least so high."""
     maximum: Mapping[Metric, float] = Field(default_factory=dict)

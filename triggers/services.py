@@ -16,8 +16,9 @@ from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
 from adapters.outbox import Outbox
 from adapters.registry import Registry
-from adapters.settings import Settings, read_settings, role
+from adapters.settings import APP_DIRECTORY, Settings, read_settings, role
 from adapters.specs import SpecFiles
+from adapters.threads import Threads, limit_polars, threads_of
 
 if TYPE_CHECKING:
     from activities.dependencies import Dependencies
@@ -29,8 +30,18 @@ FOR_A_MOVE = ("models.spec", "models.expressions", "models.golden", "requests")
 
 @cache
 def settings() -> Settings:
-    """The settings, read once. Raises SettingsError; nothing is cached then, so a mended setting is seen."""
+    """The settings, read once. Raises SettingsError; nothing is cached then, so a mended setting is seen.
+
+    All work of a process begins here, before it imports Polars.
+    """
+    limit_polars(os.environ, threads())
     return read_settings(os.environ)
+
+
+@cache
+def threads() -> Threads:
+    """How many threads this process may start."""
+    return threads_of(os.environ, APP_DIRECTORY / "host.json")
 
 
 @cache
@@ -79,16 +90,13 @@ def dependencies() -> Dependencies:
     """What the activities work with."""
     from activities.dependencies import Dependencies
 
-    # One core stays free for requests: with all of them, LightGBM's threads wait for each other while one is taken
-    # away, and training becomes many times slower.
-    threads = settings().training_threads or max(1, (os.cpu_count() or 1) - 1)
     return Dependencies(
         blobs=blobs(),
         ledger=ledger(),
         registry=registry,
         events=events(),
         specs=specs(),
-        threads=threads,
+        threads=settings().training_threads or threads().training,
         cache_days=settings().cache_days,
         pricing=settings().pricing,
         url=settings().url,

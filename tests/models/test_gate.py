@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.evaluation import Metrics, Slice, Yardstick, evaluate
+from models.evaluation import Metrics, Slice, Yardstick, constant_answers, evaluate
 from models.gate import Decision, Evidence, decide
+from models.metric_names import METRICS_OF
 from models.parity import ParityReport
 from models.spec import Gate
 
@@ -143,6 +144,80 @@ def test_equal_answers_never_pass() -> None:
     assert not _decide((labels, challenger, challenger.copy())).promote
 
 
+def without_skill(made: Any) -> Any:
+    """The same answers, each for another row."""
+
+    def shuffled(seed: int, rows: int) -> Rows:
+        labels, challenger, champion = made(seed, rows=rows)
+        return labels, np.random.default_rng(seed).permutation(challenger), champion
+
+    return shuffled
+
+
+TASKS = [(of_two_classes, AUC), (of_numbers, RMSE), (of_three_classes, LOSS)]
+
+
+@pytest.mark.parametrize(("made", "by"), TASKS, ids=["auc", "rmse", "loss"])
+def test_a_first_model_without_skill_passes_as_seldom_as_promised(made: Any, by: Yardstick) -> None:
+    promoted = sum(_decide(without_skill(made)(seed, 300), by, first=True).promote for seed in range(200))
+    assert promoted <= 34
+
+
+def test_a_first_model_that_tosses_a_coin_for_each_row_passes_as_seldom_as_promised() -> None:
+    def tossed(seed: int) -> Rows:
+        rng = np.random.default_rng(seed)
+        return (np.arange(200) < 40).astype(np.uint8), _pairs(rng.normal(size=200)), _pairs(rng.normal(size=200))
+
+    assert 6 <= sum(_decide(tossed(seed), first=True).promote for seed in range(200)) <= 34
+
+
+@pytest.mark.parametrize(("made", "by"), TASKS, ids=["auc", "rmse", "loss"])
+def test_a_first_model_with_skill_nearly_always_passes(made: Any, by: Yardstick) -> None:
+    assert sum(_decide(made(seed, rows=1500, better=1.0), by, first=True).promote for seed in range(40)) >= 38
+
+
+EVERY_METRIC = [
+    *((of_two_classes, Yardstick("binary", name)) for name in METRICS_OF["binary"]),
+    *((of_three_classes, Yardstick("multiclass", name)) for name in METRICS_OF["multiclass"]),
+    *((of_numbers, Yardstick("regression", name, 0.8)) for name in METRICS_OF["regression"]),
+]
+
+
+@pytest.mark.parametrize(("made", "by"), EVERY_METRIC, ids=[by.metric for _, by in EVERY_METRIC])
+def test_the_same_answer_for_every_row_is_no_first_model(made: Any, by: Yardstick) -> None:
+    labels, challenger, champion = made(1, rows=600)
+    constant = constant_answers(labels, challenger, by)
+    decision = _decide((labels, constant, champion), by, first=True)
+    assert [check.name for check in decision.checks if not check.passed] == ["skill"]
+    assert "over the same answer for every row is at least" in decision.sentence
+    knowing = labels[:, None] if by.task == "regression" else np.eye(challenger.shape[1])[labels]
+    mixed = 0.5 * constant + 0.5 * knowing
+    assert _decide((labels, mixed, champion), by, first=True).promote
+
+
+@pytest.mark.parametrize(
+    ("made", "by", "gate"),
+    [
+        (of_two_classes, AUC, {"minimum_auc": 0.0}),
+        (of_two_classes, AUC, {"minimum_auc": 0.5}),
+        (of_two_classes, AUC, {"minimum": {"auc": 0.5}}),
+        (of_three_classes, LOSS, {"maximum": {"log_loss": 2.0}}),
+        (of_numbers, RMSE, {"maximum": {"rmse": 1e9}}),
+    ],
+    ids=["auc 0", "auc 0.5", "minimum", "log loss", "rmse"],
+)
+def test_a_bound_in_the_pipelines_file_is_obeyed_as_it_stands(made: Any, by: Yardstick, gate: Any) -> None:
+    labels, challenger, champion = made(1, rows=600)
+    constant = constant_answers(labels, challenger, by)
+    assert _decide((labels, constant, champion), by, first=True, gate=gate).promote
+
+
+def test_few_groups_show_no_skill_either() -> None:
+    rows, group = of_groups(1, 3)
+    decision = _decide(rows, first=True, groups=group)
+    assert "3 unseen groups, or rows of the rarer class, cannot show a gain" in decision.sentence
+
+
 def test_the_first_model_passes_on_absolute_figures_alone() -> None:
     decision = _decide(of_two_classes(4), first=True)
     assert decision.promote
@@ -202,11 +277,23 @@ def test_rows_that_taught_the_champion_are_warned_about() -> None:
     assert _decide(of_two_classes(5, rows=400)).warnings == ()
 
 
-def test_rows_of_one_class_decide_nothing() -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_of_one_class_decide_nothing(first: bool) -> None:
     labels, challenger, champion = of_two_classes(6)
-    decision = _decide((np.ones_like(labels), challenger, champion))
+    decision = _decide((np.ones_like(labels), challenger, champion), first=first)
     assert not decision.promote
     assert "decide nothing" in decision.sentence
+    assert "could not be measured" in decision.sentence
+
+
+@pytest.mark.parametrize("by", [AUC, RMSE, LOSS], ids=["auc", "rmse", "loss"])
+@pytest.mark.parametrize("first", [True, False])
+def test_no_rows_decide_nothing(by: Yardstick, first: bool) -> None:
+    made = {"binary": of_two_classes, "regression": of_numbers, "multiclass": of_three_classes}[by.task]
+    none: Any = tuple(each[:0] for each in made(1, rows=10))
+    decision = _decide(none, by, first=first)
+    assert (decision.promote, decision.gain) == (False, None)
+    assert "0 unseen rows; 50 are needed" in decision.sentence
 
 
 def test_the_sentence_of_a_regression_speaks_of_its_error() -> None:
