@@ -24,7 +24,7 @@ from activities.contracts import (
     Settled,
     Uploads,
 )
-from orchestrations.steps import TRAIN_LIMIT, Progress, call, fan_out, short
+from orchestrations.steps import Progress, call, fan_out, short
 
 __all__ = ["FAN_OUT", "FORCE", "RETRAIN", "fan_out", "instance_id", "quiet_until", "retrain"]
 
@@ -154,7 +154,7 @@ def _steps(
     yield from _wave(context, run, progress, "features", contracts.TRANSFORM, fitted)
     for step, activity in (("train", contracts.TRAIN), ("export", contracts.EXPORT)):
         progress.enter(step)
-        done = Done.from_dict((yield from call(context, progress, activity, run, limit=TRAIN_LIMIT)))
+        done = Done.from_dict((yield from call(context, progress, activity, run)))
         if done.ended:
             return done.ended, done.sentence
     progress.enter("evaluate")
