@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 ROWS = "rows.parquet"
 """Rejected rows, each with its number in the file and the reasons."""
+MARKDOWN, JSON = "report.md", "report.json"
+OURS = frozenset({ROWS, MARKDOWN, JSON})
+"""Names that the copy of an upload may not have: somebody may upload what was set aside."""
 
 
 def set_file_aside(
@@ -35,7 +38,8 @@ def set_file_aside(
     from models.quality import file_report
 
     if upload is not None:
-        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, partition.name), upload)
+        name = f"upload-{partition.name}" if partition.name in OURS else partition.name
+        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, name), upload)
     if rows is not None:
         to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
     path = _write(workspace, partition, file_report(rejection, name=partition.path), to)
@@ -59,8 +63,8 @@ def set_rows_aside(
 
 
 def _write(workspace: Workspace, partition: PlannedPartition, report: Report, to: Dependencies) -> str:
-    where = workspace.quarantine_path(partition.path, partition.key, "report.md")
+    where = workspace.quarantine_path(partition.path, partition.key, MARKDOWN)
     to.blobs.put(where, report.markdown.encode(), content_type="text/markdown; charset=utf-8")
-    beside = workspace.quarantine_path(partition.path, partition.key, "report.json")
+    beside = workspace.quarantine_path(partition.path, partition.key, JSON)
     to.blobs.put(beside, json.dumps(report.document, indent=2).encode(), content_type="application/json")
     return where
