@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
+from activities.contracts import Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
 from activities.workspace import PlannedPartition, existing_keys, in_parallel, partition_key
 from adapters.blobs import BlobNotFound
 from adapters.events import Notice
 from adapters.ledger import Claim, Partition
 from adapters.specs import UnknownPipeline
-from models.errors import bounded
 
 log = logging.getLogger("ratchet.uploads")
 
@@ -34,7 +33,7 @@ def look(request: RetrainRequest, to: Dependencies) -> Uploads:
     except (SpecError, UnknownPipeline) as exc:
         # No error of the run's: trying again does not help, mending the file does.
         log.warning("%s cannot be retrained: %s", request.pipeline, exc)
-        return Uploads(problem=bounded(exc, MAX_SENTENCE_CHARACTERS))
+        return Uploads(problem=str(exc))
     changed = [row.changed for row in to.ledger.rows(request.pipeline, ("pending",))]
     return Uploads(
         pending=len(changed),

@@ -26,7 +26,7 @@ INPUTS = "inputs.json"
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
 MAX_TAIL_CHARACTERS, MAX_FILE_CHARACTERS = 300, 150
-"""Of an upload's name, in the names of what is set aside of it. Storage takes 1,024 characters, and counts some twice."""
+"""Of an upload's name, in the names of what is set aside. Storage takes 1,024 characters, and counts some twice."""
 SPECS_KEPT = 32
 READERS = 16
 """Blobs read at the same time where a step has to look at every partition: reading is all waiting."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from azure.durable_functions import DurableOrchestrationContext
 
-from activities.contracts import LASTING, MAX_SENTENCE_CHARACTERS, PASSING, STEPS, BatchRequest, ItemRef, Payload
+from activities.contracts import LASTING, PASSING, STEPS, BatchRequest, ItemRef, Payload, sentence
 
 PASSING_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, *(30.0,) * 29)
 """Seconds before each further attempt; a quarter of an hour in all."""
@@ -129,7 +129,7 @@ def call(context: DurableOrchestrationContext, progress: Progress, activity: str
             delay = delay_after(str(exc), attempts)
             if delay is None:
                 raise
-            progress.show(done=progress.done, problem=short(str(exc)))
+            progress.show(done=progress.done, problem=sentence(exc))
             yield context.create_timer(context.current_utc_datetime + timedelta(seconds=delay))
             progress.show(done=progress.done)
         else:
@@ -187,11 +187,6 @@ def _round(
         try:
             answers.append((yield task)["seconds"])
         except Exception as exc:
-            failures[item.index] = short(str(exc))
+            failures[item.index] = sentence(exc)
     timer.cancel()
     return answers, failures
-
-
-def short(text: str) -> str:
-    """On one line, and bounded, as everything that goes into a history."""
-    return " ".join(text.split())[:MAX_SENTENCE_CHARACTERS]
