@@ -9,7 +9,6 @@ from typing import Protocol
 
 from models.errors import RatchetError
 
-
 MAX_NAME_CHARACTERS = 1024
 """Azure's limit, without the container."""
 
