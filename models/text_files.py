@@ -36,15 +36,22 @@ def gunzip(packed: BinaryIO, into: BinaryIO, *, name: str, limit: int = MAX_EXPA
         with gzip.GzipFile(fileobj=packed) as content:
             while part := content.read(STEP_BYTES):
                 size += len(part)
-                if size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * packed_size):
-                    raise PartitionRejected(
-                        name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion"
-                    )
+                if is_bomb(size, packed_size, limit):
+                    refuse_bomb(name, limit)
                 into.write(part)
     except (zlib.error, EOFError, gzip.BadGzipFile) as exc:
         raise PartitionRejected(
             name, "not_readable", f"is not a whole gzip file ({bounded(exc)}); was the upload cut off?"
         ) from exc
+
+
+def is_bomb(size: int, packed: int, limit: int) -> bool:
+    """Whether `packed` bytes that expand to `size` are more than anybody's data."""
+    return size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * packed)
+
+
+def refuse_bomb(name: str, limit: int) -> NoReturn:
+    raise PartitionRejected(name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,8 @@ def _last_record_end(text: bytes, *, quoted: bool) -> int:
 
 def _refuse_other_formats(beginning: bytes, name: str) -> None:
     if beginning.startswith(b"\x1f\x8b"):
-        raise PartitionRejected(name, "not_text", "is compressed with gzip; name it .csv.gz")
+        packed = "twice: compress it once" if name.lower().endswith(".gz") else "with gzip: name it .csv.gz"
+        raise PartitionRejected(name, "not_text", f"is compressed {packed}")
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PartitionRejected(name, "not_text", "is UTF-16; save it as UTF-8")
 
