@@ -23,6 +23,13 @@ BLOCK_BYTES = 8 * 1024**2
 """How much text is parsed at once: enough to keep the parser busy, some hundred megabytes once it is cells."""
 MAX_RECORD_BYTES = 64 * 1024**2
 """Largest record. A quotation mark that is not closed makes one of all that follows it."""
+OTHER_FORMATS = {
+    b"\xff\xfe": "is UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is UTF-16; save it as UTF-8",
+    b"PK\x03": "is an Excel workbook or a ZIP archive; save what is in it as CSV",
+    b"\xd0\xcf\x11": "is an Excel workbook of an older kind; save what is in it as CSV",
+}
+"""By the first three bytes of a file, or fewer: what it is instead of text."""
 _BLANK = b"\r\n \t"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -150,11 +157,12 @@ def _last_record_end(text: bytes, *, quoted: bool) -> int:
 
 
 def _refuse_other_formats(beginning: bytes, name: str) -> None:
+    for sign, words in OTHER_FORMATS.items():
+        if beginning.startswith(sign):
+            raise PartitionRejected(name, "not_text", words)
     if beginning.startswith(b"\x1f\x8b"):
         packed = "twice: compress it once" if name.lower().endswith(".gz") else "with gzip: name it .csv.gz"
         raise PartitionRejected(name, "not_text", f"is compressed {packed}")
-    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise PartitionRejected(name, "not_text", "is UTF-16; save it as UTF-8")
 
 
 def _refuse_encoding(name: str, lines_before: int, byte: int, exc: UnicodeDecodeError) -> NoReturn:

@@ -382,6 +382,12 @@ def test_a_parquet_file_that_expands_out_of_proportion_is_stopped(monkeypatch: p
         clean(hiding(pa.array(["x" * 20_000] * 1000, pa.large_string()), use_dictionary=False), "a.parquet")
 
 
+@pytest.mark.parametrize("sign", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_says_so(sign: bytes) -> None:
+    with pytest.raises(PartitionRejected, match="is an Excel workbook"):
+        clean(sign + b"\x14\x00" * 50, "a.csv")
+
+
 def test_what_was_compressed_twice_says_so() -> None:
     with pytest.raises(PartitionRejected, match="is compressed twice"):
         clean(gzip.compress(gzip.compress(csv(GOOD))), "a.csv.gz")
