@@ -6,12 +6,12 @@ Only below features/, where everything can be computed again. A mistake here cos
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 
 from activities.dependencies import Dependencies
 from activities.judged import read_judged
-from activities.workspace import partition_key
+from activities.workspace import existing_keys, partition_key
 from adapters.blobs import BlobNotFound
 
 EVERY = timedelta(hours=24)
@@ -25,10 +25,16 @@ def collect(pipeline: str, to: Dependencies) -> int:
     limit = (to.clock() - timedelta(days=to.cache_days)).timestamp()
     reachable = _reachable(pipeline, to)
     prefix = f"features/{pipeline}/"
-    deleted = 0
-    for info in to.blobs.list(prefix):
-        if info.modified < limit and not reachable(info.path.removeprefix(prefix)):
-            deleted += to.blobs.delete(info.path)
+
+    def delete(below: str, *, but: Container[str] = ()) -> int:
+        infos = (info for info in to.blobs.list(f"{prefix}{below}") if info.modified < limit)
+        names = (info.path.removeprefix(prefix) for info in infos)
+        return sum(to.blobs.delete(prefix + name) for name in names if name not in but and not reachable(name))
+
+    # An outcome promises clean rows, also to a run that comes back to an older contract: it may not outlive them.
+    deleted = delete("outcomes/")
+    promised = {f"clean/{key}.parquet" for key in existing_keys(to.blobs, f"{prefix}outcomes/")}
+    deleted += delete("", but=promised)
     done = json.dumps({"at": to.now(), "deleted": deleted}).encode()
     to.blobs.put(_mark(pipeline), done, content_type="application/json")
     return deleted

@@ -6,9 +6,12 @@ workspace (activities/workspace.py) and is found by pipeline and run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
+
+from models.errors import bounded
 
 LOOK, CLAIM, VALIDATE, FIT, TRANSFORM, TRAIN = "look", "claim", "validate", "fit", "transform", "train"
 EXPORT, EVALUATE, JUDGE, REGISTER, PROMOTE = "export", "evaluate", "judge", "register", "promote"
@@ -37,16 +40,29 @@ BATCH_SIZE = 100
 MAX_PAYLOAD_BYTES = 4096
 PASSING, LASTING = "[passing]", "[lasting]"
 """Marks in a failure's text: of its own accord it goes away, or it does not. Without a mark it is not known."""
-MAX_SENTENCE_CHARACTERS = 500
+MAX_SENTENCE_CHARACTERS, MAX_SENTENCE_BYTES = 500, 2000
+"""JSON has twelve bytes for some characters."""
+
+
+def sentence(text: object) -> str:
+    """The text on one line, and short enough for a payload, a failure or a status in whatever alphabet."""
+    line = bounded(text, MAX_SENTENCE_CHARACTERS)
+    size = 0
+    for index, character in enumerate(line):
+        size += len(json.dumps(character)) - 2
+        if size > MAX_SENTENCE_BYTES:
+            return bounded(line, index)
+    return line
 
 
 class Payload:
-    """Adds `to_dict` and `from_dict` to the flat dataclasses below."""
+    """Adds `to_dict` and `from_dict` to the flat dataclasses below. Whatever a text is, what crosses is a sentence."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        named: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return {name: sentence(value) if isinstance(value, str) else value for name, value in named.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

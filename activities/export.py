@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
+from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.workspace import Workspace
-from models.errors import bounded
 from models.manifest import HoldoutRule
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def export(run: RunRef, to: Dependencies) -> Done:
         },
     )
     if not parity.passed:
-        return Done("failed", bounded(f"Not promoted: {parity.sentence()}", MAX_SENTENCE_CHARACTERS))
+        return Done("failed", f"Not promoted: {parity.sentence()}")
     return Done(sentence=f"{len(model) / 1e6:.1f} MB")
 
 

@@ -5,14 +5,14 @@ The kind travels in the failure's text, because a text is all that an orchestrat
 
 from __future__ import annotations
 
-from activities.contracts import LASTING, PASSING
+from activities.contracts import LASTING, PASSING, sentence
 from activities.pointing import PointerMoved
 from activities.waiting import AlreadyDecided
 from adapters.blobs import BlobConflict, BlobNotFound, StorageUnavailable
 from adapters.events import EventsUnavailable
 from adapters.ledger import IllegalTransition, LedgerError
 from adapters.registry import RegistryError, VersionTaken
-from models.errors import RatchetError, bounded
+from models.errors import RatchetError
 
 ALWAYS_LASTING = (IllegalTransition, VersionTaken)
 SOMETIMES_PASSING = (
@@ -28,7 +28,6 @@ SOMETIMES_PASSING = (
 somebody may have been itself: the SDK repeats a write whose answer was lost."""
 UNCLEAR = (BlobNotFound,)
 """A work file that is missing: a bug, or an account whose containers are just being restored."""
-MAX_TEXT_CHARACTERS = 800
 
 
 class StepFailed(RatchetError):
@@ -37,7 +36,7 @@ class StepFailed(RatchetError):
 
 def step_failed(exc: RatchetError) -> StepFailed:
     """The failure as an orchestration is to see it."""
-    return StepFailed(bounded(f"{_mark(exc)}{type(exc).__name__}: {exc}", MAX_TEXT_CHARACTERS))
+    return StepFailed(sentence(f"{_mark(exc)}{type(exc).__name__}: {exc}"))
 
 
 def _mark(exc: RatchetError) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from activities.contracts import MAX_SENTENCE_CHARACTERS, Judged, RunRef
+from activities.contracts import Judged, RunRef
 from activities.dependencies import Dependencies
 from activities.evaluate import read_scores
-from models.errors import bounded
 
 
 def judge(run: RunRef, to: Dependencies) -> Judged:
@@ -37,4 +36,4 @@ def judge(run: RunRef, to: Dependencies) -> Judged:
     )
     decision = decide(spec.gate, yardstick(spec), evidence)
     workspace.write("decision.json", decision.to_dict())
-    return Judged(decision.promote, bounded(decision.sentence, MAX_SENTENCE_CHARACTERS))
+    return Judged(decision.promote, decision.sentence)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from activities.admission import Candidate, Objection, admit
-from activities.contracts import MAX_SENTENCE_CHARACTERS, Done, RunRef
+from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.live import read_champion
 from activities.pointing import Reason, point_at
 from activities.reconcile import reconcile
 from activities.waiting import Challenger, finish_decided, hold_back
 from activities.workspace import OUTRUN, Workspace
-from models.errors import bounded
 
 
 def promote(run: RunRef, to: Dependencies) -> Done:
@@ -34,7 +33,7 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     challenger = Challenger(run.run, candidate, sentence)
     held = hold_back(challenger, workspace.spec().promotion, found, champion, to)
     if held is not None:
-        return Done("waiting", bounded(held, MAX_SENTENCE_CHARACTERS))
+        return Done("waiting", held)
     point_at(admitted.manifest, Reason("promoted", f"run {run.run}", sentence), champion, to)
     return Done(sentence=f"version {number} is live")
 
@@ -47,9 +46,9 @@ def _not_promoted(objection: Objection, workspace: Workspace) -> Done:
     if objection.kind == "withdrawn":
         why += ". Upload more data, or promote it yourself by moving the alias champion."
     ended = "failed" if objection.kind == "does not serve" else "kept"
-    return Done(ended, bounded(why, MAX_SENTENCE_CHARACTERS))
+    return Done(ended, why)
 
 
 def align(run: RunRef, to: Dependencies) -> Done:
     """Brings the registry's aliases in line with the live pointer, and tells who listens."""
-    return Done(sentence=bounded(reconcile(run.pipeline, to).sentence, MAX_SENTENCE_CHARACTERS))
+    return Done(sentence=reconcile(run.pipeline, to).sentence)

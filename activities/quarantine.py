@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ROWS = "rows.parquet"
 """Rejected rows, each with its number in the file and the reasons."""
+MARKDOWN, JSON = "report.md", "report.json"
+OURS = frozenset({ROWS, MARKDOWN, JSON})
+"""Names that the copy of an upload may not have: somebody may upload what was set aside."""
 
 
 def set_file_aside(
@@ -36,7 +39,8 @@ def set_file_aside(
     from models.quality import file_report
 
     if upload is not None:
-        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, partition.name), upload)
+        name = f"upload-{partition.name}" if partition.name in OURS else partition.name
+        to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, name), upload)
     if rows is not None:
         to.blobs.put_file(workspace.quarantine_path(partition.path, partition.key, ROWS), rows)
     path = _write(workspace, partition, file_report(rejection, name=partition.path), to)
@@ -61,8 +65,8 @@ def set_rows_aside(
 
 
 def _write(workspace: Workspace, partition: PlannedPartition, report: Report, to: Dependencies) -> str:
-    where = workspace.quarantine_path(partition.path, partition.key, "report.md")
-    beside = workspace.quarantine_path(partition.path, partition.key, "report.json")
+    where = workspace.quarantine_path(partition.path, partition.key, MARKDOWN)
+    beside = workspace.quarantine_path(partition.path, partition.key, JSON)
     document = json.dumps(report.document, indent=2).encode()
     at_once(
         partial(to.blobs.put, where, report.markdown.encode(), content_type="text/markdown; charset=utf-8"),

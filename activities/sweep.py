@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 
 from activities.dependencies import Dependencies
 from activities.judged import Judged, inputs_digest, read_judged
-from activities.uploads import TRAINING, is_upload
+from activities.uploads import TRAINING, is_allowed, is_upload
 from activities.workspace import in_parallel
 from adapters.blobs import BlobInfo, BlobNotFound
 from adapters.ledger import Partition, Sighting
 from adapters.specs import UnknownPipeline
+from models.errors import bounded
 
 log = logging.getLogger("ratchet.sweep")
 
@@ -107,7 +108,9 @@ def _record_unseen(pipeline: str, blobs: dict[str, BlobInfo], known: dict[str, P
     new, changed = list[Sighting](), list[Sighting]()
     for path, blob in blobs.items():
         row = known.get(path)
-        if is_upload(path) and (row is None or row.etag != blob.etag or row.state == "removed"):
+        if is_upload(path) and not is_allowed(path):
+            log.warning("%s: %r is no name for an upload; it is left out", pipeline, bounded(path, 200))
+        elif is_upload(path) and (row is None or row.etag != blob.etag or row.state == "removed"):
             (new if row is None else changed).append(Sighting(path, blob.etag, blob.size))
     seen = in_parallel(lambda sighting: to.ledger.see(pipeline, sighting, now=to.now()), changed)
     return to.ledger.see_all(pipeline, new, now=to.now()) + sum(seen)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from dataclasses import asdict
 
-from activities.contracts import MAX_SENTENCE_CHARACTERS, Claimed, RetrainRequest, RunRef, Uploads
+from activities.contracts import Claimed, RetrainRequest, RunRef, Uploads
 from activities.dependencies import Dependencies
 from activities.workspace import PlannedPartition, existing_keys, in_parallel, partition_key
-from adapters.blobs import BlobNotFound
+from adapters.blobs import MAX_NAME_CHARACTERS, BlobNotFound
 from adapters.events import Notice
 from adapters.ledger import Claim, Partition
 from adapters.specs import UnknownPipeline
-from models.errors import bounded
 
 log = logging.getLogger("ratchet.uploads")
 
 TRAINING = "training"
 """The container that users upload to. The app never writes to it."""
+CONTROLS = frozenset({"Cc", "Cs"})
+"""Unicode's categories: control characters, and halves of characters."""
 
 
 def is_upload(path: str) -> bool:
     """Whether a blob of the training container is a partition: names that end in a slash only stand for folders."""
     return not path.endswith("/")
+
+
+def is_allowed(path: str) -> bool:
+    """Whether an upload may be called so. Names that storage would not take, that mean another place, or that would
+    break up a log come from nobody's upload."""
+    controls = any(unicodedata.category(character) in CONTROLS for character in path)
+    return not controls and len(path) <= MAX_NAME_CHARACTERS and not {".", ".."} & set(path.split("/"))
 
 
 def look(request: RetrainRequest, to: Dependencies) -> Uploads:
@@ -34,7 +43,7 @@ def look(request: RetrainRequest, to: Dependencies) -> Uploads:
     except (SpecError, UnknownPipeline) as exc:
         # No error of the run's: trying again does not help, mending the file does.
         log.warning("%s cannot be retrained: %s", request.pipeline, exc)
-        return Uploads(problem=bounded(exc, MAX_SENTENCE_CHARACTERS))
+        return Uploads(problem=str(exc))
     changed = [row.changed for row in to.ledger.rows(request.pipeline, ("pending",))]
     return Uploads(
         pending=len(changed),

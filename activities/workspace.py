@@ -25,6 +25,8 @@ INPUTS = "inputs.json"
 """The digests of what the run is about, as in activities.judged."""
 OUTRUN = "outrun.json"
 """Tells the settling that the challenger could not be promoted, because the champion was another one by then."""
+MAX_TAIL_CHARACTERS, MAX_FILE_CHARACTERS = 300, 150
+"""Of an upload's name, in the names of what is set aside. Storage takes 1,024 characters, and counts some twice."""
 SPECS_KEPT = 32
 BATCHES_KEPT = 16
 """Batches that a process remembers: each of a hundred items asks for its own, all within seconds."""
@@ -140,8 +142,9 @@ class Workspace:
         return version_path(self.pipeline, version, name)
 
     def quarantine_path(self, path: str, key: str, name: str) -> str:
-        tail = path.removeprefix(f"{self.pipeline}/")
-        return f"quarantine/{self.pipeline}/{tail}/{key[:12]}/{name}"
+        """For what is set aside of the partition `path`; shortened where storage would not take so long a name."""
+        tail = path.removeprefix(f"{self.pipeline}/")[:MAX_TAIL_CHARACTERS]
+        return f"quarantine/{self.pipeline}/{tail}/{key[:12]}/{name[-MAX_FILE_CHARACTERS:]}"
 
     def read_outcomes(self, partitions: Iterable[PlannedPartition]) -> list[dict[str, Any]]:
         """The validation outcome of each partition, in the given order."""

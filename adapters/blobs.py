@@ -9,6 +9,9 @@ from typing import Protocol
 
 from models.errors import RatchetError
 
+MAX_NAME_CHARACTERS = 1024
+"""Azure's limit, without the container."""
+
 
 class BlobError(RatchetError):
     """A blob operation failed. `path` is container/name."""

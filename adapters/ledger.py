@@ -109,13 +109,17 @@ class Settlement:
 
 
 def sighted(pipeline: str, row: Partition | None, sighting: Sighting, *, now: str) -> Partition | None:
-    """The row after a sighting, or None when it is no news."""
+    """The row after a sighting, or None when there is nothing to change.
+
+    Of a content that the row has already (from the sweep, or from a claim's look at the blob) it keeps the sequencer,
+    for older events to be older than. One with the row's own sequencer is the event that the row has, again.
+    """
     fresh = Partition(pipeline, sighting.path, sighting.etag, sighting.size, "pending", now, sighting.sequencer)
     if row is None:
         return fresh
     if row.etag == sighting.etag and row.state != "removed":
-        return None
-    if _older(sighting.sequencer, row.sequencer):
+        return replace(row, sequencer=sighting.sequencer) if _later(sighting.sequencer, row.sequencer) else None
+    if sighting.sequencer and not _later(sighting.sequencer, row.sequencer):
         return None
     return replace(fresh, sequencer=sighting.sequencer or row.sequencer)
 
@@ -128,8 +132,8 @@ def vanished(pipeline: str, path: str, row: Partition | None, *, sequencer: str,
     if row is None:
         return Partition(pipeline, path, "", 0, "removed", now, sequencer, reason="deleted") if sequencer else None
     if row.state == "removed":
-        return replace(row, sequencer=sequencer) if sequencer and _older(row.sequencer, sequencer) else None
-    if _older(sequencer, row.sequencer):
+        return replace(row, sequencer=sequencer) if _later(sequencer, row.sequencer) else None
+    if sequencer and not _later(sequencer, row.sequencer):
         return None
     return replace(row, state="removed", changed=now, sequencer=sequencer or row.sequencer, run="", reason="deleted")
 
@@ -180,12 +184,13 @@ def released(row: Partition | None, *, run: str, now: str, reason: str, blamed: 
     return replace(moved(row, to, now=now, reason=reason), attempts=attempts)
 
 
-def _older(sequencer: str, than: str) -> bool:
-    """Whether a sequencer is before another. They compare as left-padded strings, within one blob's name only."""
-    if not sequencer or not than:
-        return False
+def _later(sequencer: str, than: str) -> bool:
+    """Whether a sequencer is behind another; every one is behind none at all.
+
+    They compare as left-padded strings, within one blob's name only.
+    """
     width = max(len(sequencer), len(than))
-    return sequencer.rjust(width, "0") < than.rjust(width, "0")
+    return bool(sequencer) and (not than or sequencer.rjust(width, "0") > than.rjust(width, "0"))
 
 
 class Ledger(Protocol):

@@ -18,6 +18,7 @@ from azure.data.tables import TableClient, TableTransactionError, UpdateMode
 from adapters import ledger
 from adapters.azure_options import client_options
 from adapters.ledger import Claim, LedgerConflict, LedgerError, Partition, PartitionState, Settlement, Sighting
+from models.errors import bounded
 
 if TYPE_CHECKING:
     from adapters.settings import Settings
@@ -196,5 +197,9 @@ def _errors(path: str) -> Iterator[None]:
     try:
         yield
     except AzureError as exc:
-        message = f"the ledger (table {TABLE!r}) cannot be used: {exc.message.splitlines()[0]}"
-        raise LedgerError(path, message) from exc
+        raise LedgerError(path, f"the ledger (table {TABLE!r}) cannot be used: {bounded(_first_line(exc))}") from exc
+
+
+def _first_line(exc: AzureError) -> str:
+    """What went wrong; the other lines are request ids and the like. Some errors say nothing at all."""
+    return next(iter(str(exc.message or "").splitlines()), "") or type(exc).__name__

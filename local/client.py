@@ -176,6 +176,7 @@ class RunRecord(_Answer):
 
 class _Runs(_Answer):
     runs: tuple[RunSummary, ...]
+    before: str | None = None
 
 
 class _HostStatus(_Answer):
@@ -250,7 +251,12 @@ class AppClient:
 
     def runs(self) -> tuple[RunSummary, ...]:
         """All finished runs, oldest first. Raises ClientError."""
-        return self._read(_Runs, f"{self._pipeline_url}/runs").runs
+        page = self._read(_Runs, f"{self._pipeline_url}/runs")
+        found = page.runs
+        while page.before is not None:
+            page = self._read(_Runs, f"{self._pipeline_url}/runs?before={quote(page.before, safe='')}")
+            found = (*page.runs, *found)
+        return found
 
     def record(self, run: str) -> RunRecord:
         """What a run did. Raises ClientError."""

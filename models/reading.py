@@ -11,6 +11,7 @@ import csv
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from models.errors import bounded
 from models.rejection import PartitionRejected, require_columns, unreadable
-from models.text_files import MAX_EXPANDED_BYTES, Text, check_text, gunzip
+from models.text_files import MAX_EXPANDED_BYTES, Text, check_text, gunzip, is_bomb, refuse_bomb
 
 EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 ROW = "__row"
@@ -101,13 +103,12 @@ def _header(line: str, name: str, columns: Sequence[str]) -> list[str]:
         names = [cell.strip() for cell in next(csv.reader([line], strict=True))]
     except (csv.Error, StopIteration) as exc:
         raise PartitionRejected(name, "not_readable", f"has a header that is not CSV ({bounded(exc)})") from exc
-    twice = [column for column in columns if names.count(column) > 1]
+    times = Counter(names)
+    twice = [column for column in columns if times[column] > 1]
     if twice:
         detail = f"has more than one column `{twice[0]}`; which one is meant?"
         raise PartitionRejected(name, "not_readable", detail, columns=twice)
-    return [
-        column if column and names.count(column) == 1 else f"{column}#{index}" for index, column in enumerate(names, 1)
-    ]
+    return [column if column and times[column] == 1 else f"{column}#{index}" for index, column in enumerate(names, 1)]
 
 
 def _fields_per_line(body: bytes) -> pl.Series:
@@ -179,13 +180,36 @@ def _parquet_batches(file: Path, name: str, columns: Sequence[str]) -> Iterator[
     found = read(lambda: scan.collect_schema().names())
     require_columns(name, columns, found)
     rows = read(lambda: int(scan.select(pl.len()).collect().item()))
-    if rows * len(found) * BYTES_PER_CELL > MAX_EXPANDED_BYTES:
-        raise PartitionRejected(name, "too_large", f"expands to more than {MAX_EXPANDED_BYTES} bytes")
+    _refuse_to_expand(read(lambda: pq.read_metadata(file)), file.stat().st_size, name)
     if rows == 0:
         raise PartitionRejected(name, "no_rows", "has columns and no rows")
     step = max(1, BATCH_CELLS // len(found))
+    size = 0
     for start in range(0, rows, step):
         frame = read(scan.slice(start, step).collect)
         if frame.height != min(step, rows - start):
             raise PartitionRejected(name, "not_readable", f"has fewer rows than the {rows:,} it says")
+        size += _text_bytes(frame)
+        if size > MAX_EXPANDED_BYTES:
+            refuse_bomb(name, MAX_EXPANDED_BYTES)
         yield Batch(frame)
+
+
+def _refuse_to_expand(footer: pq.FileMetaData, packed: int, name: str) -> None:
+    """By what the file says of itself: its bytes once they are not compressed, and its cells, those in lists too."""
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    sizes = [
+        (column.total_uncompressed_size, column.num_values)
+        for group in groups
+        for column in (group.column(number) for number in range(group.num_columns))
+    ]
+    cells = sum(values for _, values in sizes) * BYTES_PER_CELL
+    if cells > MAX_EXPANDED_BYTES or is_bomb(sum(size for size, _ in sizes), packed, MAX_EXPANDED_BYTES):
+        refuse_bomb(name, MAX_EXPANDED_BYTES)
+
+
+def _text_bytes(frame: pl.DataFrame) -> int:
+    """The length of all texts. In the file, and as long as nobody asks for them, equal ones may be there once."""
+    written = pl.selectors.by_dtype(pl.String, pl.Categorical, pl.Enum)
+    texts = frame.select(written.cast(pl.String).str.len_bytes().sum().cast(pl.Int64))
+    return int(sum(texts.row(0))) if texts.width else 0

@@ -23,6 +23,13 @@ BLOCK_BYTES = 8 * 1024**2
 """How much text is parsed at once: enough to keep the parser busy, some hundred megabytes once it is cells."""
 MAX_RECORD_BYTES = 64 * 1024**2
 """Largest record. A quotation mark that is not closed makes one of all that follows it."""
+OTHER_FORMATS = {
+    b"\xff\xfe": "is UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is UTF-16; save it as UTF-8",
+    b"PK\x03": "is an Excel workbook or a ZIP archive; save what is in it as CSV",
+    b"\xd0\xcf\x11": "is an Excel workbook of an older kind; save what is in it as CSV",
+}
+"""By the first three bytes of a file, or fewer: what it is instead of text."""
 _BLANK = b"\r\n \t"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -36,15 +43,22 @@ def gunzip(packed: BinaryIO, into: BinaryIO, *, name: str, limit: int = MAX_EXPA
         with gzip.GzipFile(fileobj=packed) as content:
             while part := content.read(STEP_BYTES):
                 size += len(part)
-                if size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * packed_size):
-                    raise PartitionRejected(
-                        name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion"
-                    )
+                if is_bomb(size, packed_size, limit):
+                    refuse_bomb(name, limit)
                 into.write(part)
     except (zlib.error, EOFError, gzip.BadGzipFile) as exc:
         raise PartitionRejected(
             name, "not_readable", f"is not a whole gzip file ({bounded(exc)}); was the upload cut off?"
         ) from exc
+
+
+def is_bomb(size: int, packed: int, limit: int) -> bool:
+    """Whether `packed` bytes that expand to `size` are more than anybody's data."""
+    return size > limit or (size > MIN_BOMB_BYTES and size > MAX_EXPANSION * packed)
+
+
+def refuse_bomb(name: str, limit: int) -> NoReturn:
+    raise PartitionRejected(name, "too_large", f"expands to more than {limit:,} bytes, or out of proportion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +157,12 @@ def _last_record_end(text: bytes, *, quoted: bool) -> int:
 
 
 def _refuse_other_formats(beginning: bytes, name: str) -> None:
+    for sign, words in OTHER_FORMATS.items():
+        if beginning.startswith(sign):
+            raise PartitionRejected(name, "not_text", words)
     if beginning.startswith(b"\x1f\x8b"):
-        raise PartitionRejected(name, "not_text", "is compressed with gzip; name it .csv.gz")
-    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise PartitionRejected(name, "not_text", "is UTF-16; save it as UTF-8")
+        packed = "twice: compress it once" if name.lower().endswith(".gz") else "with gzip: name it .csv.gz"
+        raise PartitionRejected(name, "not_text", f"is compressed {packed}")
 
 
 def _refuse_encoding(name: str, lines_before: int, byte: int, exc: UnicodeDecodeError) -> NoReturn:

@@ -24,7 +24,7 @@ from activities.contracts import (
     Settled,
     Uploads,
 )
-from orchestrations.steps import TRAIN_LIMIT, Progress, call, fan_out, short
+from orchestrations.steps import Progress, call, fan_out
 
 __all__ = ["FAN_OUT", "FORCE", "RETRAIN", "fan_out", "instance_id", "quiet_until", "retrain"]
 
@@ -73,7 +73,7 @@ def _guarded(
         return (yield from _run(context, run, progress))
     except Exception as exc:
         progress.leave()
-        yield from call(context, progress, contracts.ABANDON, _finish(run, progress, "failed", short(str(exc))))
+        yield from call(context, progress, contracts.ABANDON, _finish(run, progress, "failed", str(exc)))
         progress.give_up()
         raise
 
@@ -154,7 +154,7 @@ def _steps(
     yield from _wave(context, run, progress, "features", contracts.TRANSFORM, fitted)
     for step, activity in (("train", contracts.TRAIN), ("export", contracts.EXPORT)):
         progress.enter(step)
-        done = Done.from_dict((yield from call(context, progress, activity, run, limit=TRAIN_LIMIT)))
+        done = Done.from_dict((yield from call(context, progress, activity, run)))
         if done.ended:
             return done.ended, done.sentence
     progress.enter("evaluate")
@@ -172,7 +172,7 @@ def _steps(
         yield from call(context, progress, contracts.ILLUSTRATE, run)
     except Exception as exc:
         # What was decided stays so, whatever keeps it from being drawn.
-        return outcome, short(f"{sentence} It has no pictures in the registry: {exc}")
+        return outcome, contracts.sentence(f"{sentence} It has no pictures in the registry: {exc}")
     return outcome, sentence
 
 
@@ -189,7 +189,7 @@ def _promotion(
         yield from call(context, progress, contracts.ALIGN, run)
     except Exception as exc:
         # The model is live: a registry that is away for long may not make a failure of that.
-        return "promoted", short(f"{judged.sentence} The registry's aliases are behind: {exc}")
+        return "promoted", contracts.sentence(f"{judged.sentence} The registry's aliases are behind: {exc}")
     return "promoted", judged.sentence
 
 

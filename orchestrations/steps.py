@@ -14,16 +14,16 @@ from typing import Any
 
 from azure.durable_functions import DurableOrchestrationContext
 
-from activities.contracts import LASTING, MAX_SENTENCE_CHARACTERS, PASSING, STEPS, BatchRequest, ItemRef, Payload
+from activities.contracts import LASTING, PASSING, STEPS, BatchRequest, ItemRef, Payload, sentence
 
 PASSING_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0, *(30.0,) * 29)
 """Seconds before each further attempt; a quarter of an hour in all."""
 UNKNOWN_DELAYS = (5.0, 15.0)
 
-STEP_LIMIT = timedelta(minutes=30)
-"""Most of a step's attempts take seconds. One that takes so long hangs, and its claims are better given back."""
-TRAIN_LIMIT = timedelta(minutes=55)
-"""Training may take long; host.json's functionTimeout (one hour) ends it anyhow."""
+STEP_LIMIT = timedelta(hours=12)
+"""What hangs is ended by host.json's functionTimeout, an hour after it began, and is a failure then. This limit counts
+the wait for a free worker too, which is long while many pipelines have many uploads: whoever gave up then would hold
+against the data that there is much of it. It is for what the platform has lost."""
 
 type Step = Generator[Any, Any, dict[str, Any]]
 
@@ -32,7 +32,7 @@ class StepTimedOut(Exception):
     """A step did not end within its limit."""
 
     def __init__(self, step: str, limit: timedelta) -> None:
-        super().__init__(f"{step} did not end within {limit.total_seconds() / 60:.0f} minutes")
+        super().__init__(f"{step} did not end within {limit.total_seconds() / 3600:g} hours")
         self.step, self.limit = step, limit
 
 
@@ -111,22 +111,15 @@ def with_step(seconds: Sequence[float], step: str, since: datetime, now: datetim
     return [*seconds, round((now - since).total_seconds(), 3)] if follows else list(seconds)
 
 
-def call(
-    context: DurableOrchestrationContext,
-    progress: Progress,
-    activity: str,
-    payload: Payload,
-    *,
-    limit: timedelta = STEP_LIMIT,
-) -> Step:
+def call(context: DurableOrchestrationContext, progress: Progress, activity: str, payload: Payload) -> Step:
     """The activity's result, in the end. Raises StepTimedOut, or what it failed with when that is given up."""
     attempts = 0
     while True:
         task = context.call_activity(activity, payload.to_dict(), dict)
-        timer = context.create_timer(context.current_utc_datetime + limit)
+        timer = context.create_timer(context.current_utc_datetime + STEP_LIMIT)
         winner = yield context.task_any([task, timer])
         if winner is timer:
-            raise StepTimedOut(activity, limit)
+            raise StepTimedOut(activity, STEP_LIMIT)
         timer.cancel()
         try:
             # Yielding a finished task gives its result, or raises what made it fail.
@@ -136,7 +129,7 @@ def call(
             delay = delay_after(str(exc), attempts)
             if delay is None:
                 raise
-            progress.show(done=progress.done, problem=short(str(exc)))
+            progress.show(done=progress.done, problem=sentence(exc))
             yield context.create_timer(context.current_utc_datetime + timedelta(seconds=delay))
             progress.show(done=progress.done)
         else:
@@ -176,23 +169,24 @@ def fan_out(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
 def _round(
     context: DurableOrchestrationContext, activity: str, items: list[ItemRef]
 ) -> Generator[Any, Any, tuple[list[float], dict[int, str]]]:
-    """Each item once: seconds of those that came out well, and the texts of the failures by item."""
+    """Each item once: seconds of those that came out well, and the texts of the failures by item.
+
+    Not by `task_all`: within `task_any`, the SDK takes one that has failed for completed a second time once the last of
+    its tasks succeeds, and ends the orchestration. Nor would it wait for the others of one that failed.
+    """
     tasks = [context.call_activity(activity, item.to_dict(), dict) for item in items]
     timer = context.create_timer(context.current_utc_datetime + STEP_LIMIT)
-    winner = yield context.task_any([context.task_all(tasks), timer])
-    if winner is timer:
-        raise StepTimedOut(activity, STEP_LIMIT)
-    timer.cancel()
+    yield context.task_any([*tasks, timer])  # this schedules them all
     answers: list[float] = []
     failures: dict[int, str] = {}
     for item, task in zip(items, tasks, strict=True):
+        if not task.is_completed:
+            yield context.task_any([task, timer])
+        if not task.is_completed:
+            raise StepTimedOut(activity, STEP_LIMIT)
         try:
             answers.append((yield task)["seconds"])
         except Exception as exc:
-            failures[item.index] = short(str(exc))
+            failures[item.index] = sentence(exc)
+    timer.cancel()
     return answers, failures
-
-
-def short(text: str) -> str:
-    """On one line, and bounded, as everything that goes into a history."""
-    return " ".join(text.split())[:MAX_SENTENCE_CHARACTERS]

@@ -15,7 +15,7 @@ import azure.functions as func
 from activities.live import read_champion
 from activities.settle import abandon
 from activities.waiting import read_waiting
-from activities.workspace import record_path
+from activities.workspace import in_parallel, record_path
 from adapters.blobs import BlobNotFound
 from adapters.ledger import TRANSITIONS
 from models.errors import bounded
@@ -28,6 +28,9 @@ blueprint = AdminBlueprint()
 
 FLAGS = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
 """What a query parameter may say. Given without a value (`?force`) it is true."""
+
+RUNS_A_PAGE, MAX_RUNS_A_PAGE = 100, 1000
+"""Each is a blob to be read."""
 
 
 @blueprint.function_name("list_pipelines")
@@ -65,9 +68,16 @@ async def show_pipeline(req: func.HttpRequest, client: df.DurableOrchestrationCl
 @blueprint.route("api/pipelines/{pipeline}/runs", methods=["GET"])
 @answering
 def list_runs(req: func.HttpRequest) -> func.HttpResponse:
-    """Finished runs, oldest first."""
+    """The latest finished runs, oldest first: at most `limit`, of those before the run `before` when that is given.
+
+    `before` of the answer asks for the page before this one, and is null when there is none.
+    """
     pipeline = known_pipeline(req)
-    return answer_json({"runs": [_summary(pipeline, run) for run in _runs(pipeline)]})
+    limit, before = _limit(req), req.params.get("before", "")
+    older = [run for run in _runs(pipeline) if not before or run < before]
+    page = older[-limit:]
+    summaries = in_parallel(lambda run: _summary(pipeline, run), page)
+    return answer_json({"runs": summaries, "before": page[0] if len(older) > len(page) else None})
 
 
 @blueprint.function_name("show_run")
@@ -104,6 +114,14 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableOrchestrationClien
     finish = await stop_run(client, pipeline, run)
     await asyncio.to_thread(abandon, finish, services.dependencies())
     return answer_json({"pipeline": pipeline, "run": run, "outcome": "cancelled"})
+
+
+def _limit(req: func.HttpRequest) -> int:
+    """How many runs are asked for. Raises BadRequest."""
+    value = req.params.get("limit", str(RUNS_A_PAGE))
+    if not (value.isascii() and value.isdigit() and 0 < int(value[:9]) <= MAX_RUNS_A_PAGE):
+        raise BadRequest(f"limit={bounded(value, 40)} means nothing; write a number from 1 to {MAX_RUNS_A_PAGE}")
+    return int(value)
 
 
 def _flag(req: func.HttpRequest, name: str) -> bool:
@@ -190,11 +208,18 @@ def _runs(pipeline: str) -> list[str]:
 
 
 def _record(pipeline: str, run: str) -> dict[str, Any]:
+    path = record_path(pipeline, run)
+    if "/" in run:  # another place than this pipeline's
+        raise _no_such_run(path, pipeline, run)
     try:
-        record: dict[str, Any] = json.loads(services.blobs().get(record_path(pipeline, run)).data)
+        record: dict[str, Any] = json.loads(services.blobs().get(path).data)
     except BlobNotFound as exc:
-        raise BlobNotFound(exc.path, f"there is no finished run {run!r} of {pipeline}") from exc
+        raise _no_such_run(path, pipeline, run) from exc
     return record
+
+
+def _no_such_run(path: str, pipeline: str, run: str) -> BlobNotFound:
+    return BlobNotFound(path, f"there is no finished run {bounded(repr(run), 60)} of {pipeline}")
 
 
 def _summary(pipeline: str, run: str) -> dict[str, Any]:

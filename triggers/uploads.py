@@ -14,7 +14,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from activities.dependencies import utc_now
-from activities.uploads import TRAINING, is_upload
+from activities.uploads import TRAINING, is_allowed, is_upload
 from adapters.ledger import Sighting
 from adapters.telemetry import count_dropped_event
 from models.errors import bounded
@@ -24,17 +24,17 @@ from triggers.runs import ensure_run
 blueprint = df.Blueprint()
 log = logging.getLogger("ratchet.uploads")
 
-SUBJECT = re.compile(rf"^/blobServices/default/containers/{TRAINING}/blobs/(?P<path>(?P<pipeline>[^/]+)/.+)$")
+SUBJECT = re.compile(rf"/blobServices/default/containers/{TRAINING}/blobs/(?P<path>(?P<pipeline>[^/]+)/.+)", re.DOTALL)
 CREATED, DELETED = "Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobDeleted"
 RENAMED = "Microsoft.Storage.BlobRenamed"
 """On hierarchical accounts: the subject is the new name, and the old one is in `sourceUrl`."""
 
 
-Reason = Literal["type", "container", "account", "name", "placeholder", "no content", "pipeline"]
+Reason = Literal["type", "container", "account", "name", "placeholder", "no content", "pipeline", "malformed"]
 """Why an event is dropped: about another kind of thing, another container or account, a name that no upload has, a
-folder, a file that is only just made, a prefix that no pipeline has."""
-MAX_NAME_CHARACTERS = 1024
-"""Azure's limit."""
+folder, a file that is only just made, a prefix that no pipeline has, fields that are not what they should be."""
+MADE_EMPTY = frozenset({"CreateFile", "SftpCreate"})
+"""On hierarchical accounts a file is made empty first, and flushed or committed later; only that is data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,7 @@ class BlobNews:
     former: str = ""
 
 
-def read_event(
-    event_type: str, subject: str, data: Mapping[str, Any], *, source: str = "", account: str = ""
-) -> BlobNews | Reason:
+def read_event(event_type: str, subject: str, data: Any, *, source: str = "", account: str = "") -> BlobNews | Reason:
     """The news in an event, or why it is dropped.
 
     `source` is the resource that the event names (an event's topic, a CloudEvent's source); it is compared with
@@ -63,18 +61,22 @@ def read_event(
     """
     if event_type not in {CREATED, DELETED, RENAMED}:
         return "type"
-    match = SUBJECT.match(unquote(subject))
+    if not isinstance(data, Mapping):
+        return "malformed"
+    match = SUBJECT.fullmatch(_decoded(subject, str(data.get("url") or "")))
     if match is None:
         return "container"
     if account and "/storageaccounts/" in source.lower() and source.lower().rpartition("/")[2] != account.lower():
         return "account"
     if not is_upload(match["path"]):
         return "placeholder"
-    if not _is_allowed(match["path"]):
+    if not is_allowed(match["path"]):
         return "name"
-    size = int(data.get("contentLength") or 0)
-    if event_type == CREATED and data.get("api") == "CreateFile" and size == 0:
-        # On hierarchical accounts a file is made empty first and flushed later; only the flush is data.
+    try:
+        size = int(data.get("contentLength") or 0)
+    except (TypeError, ValueError):
+        return "malformed"
+    if event_type == CREATED and data.get("api") in MADE_EMPTY and size == 0:
         return "no content"
     return BlobNews(
         kind="deleted" if event_type == DELETED else "created",
@@ -87,16 +89,24 @@ def read_event(
     )
 
 
+def _decoded(subject: str, url: str) -> str:
+    """The subject as the blob is called. Storage writes it as it is, others percent-encoded, and a name may hold per
+    cents of its own: an URL is always encoded, so it shows which it is."""
+    return subject if "%" in subject and _place(url).endswith(subject.partition("/blobs/")[2]) else unquote(subject)
+
+
+def _place(url: str) -> str:
+    """Where in its account, whichever that be, an URL points: the decoded path."""
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:
+        return ""
+
+
 def _former(url: str, pipeline: str) -> str:
     """The name that a renamed blob had, if it was one of this pipeline's, or ''. The sweep finds the others."""
-    path = unquote(urlsplit(url).path).partition(f"/{TRAINING}/")[2]
-    return path if path.startswith(f"{pipeline}/") and is_upload(path) and _is_allowed(path) else ""
-
-
-def _is_allowed(path: str) -> bool:
-    """Names that storage would not take, or that mean another place, come from nobody's upload."""
-    steps = path.split("/")
-    return path.isprintable() and len(path) <= MAX_NAME_CHARACTERS and not {".", ".."} & set(steps)
+    path = _place(url).partition(f"/{TRAINING}/")[2]
+    return path if path.startswith(f"{pipeline}/") and is_upload(path) and is_allowed(path) else ""
 
 
 @blueprint.function_name("on_training_blob")
@@ -115,13 +125,8 @@ async def handle(event: func.EventGridEvent, client: df.DurableOrchestrationClie
     # azure-functions hands over an EventGridEvent or a CloudEvent, by the delivery's schema.
     event_type = getattr(event, "event_type", None) or getattr(event, "type", "")
     source = getattr(event, "topic", None) or getattr(event, "source", "")
-    news = read_event(
-        str(event_type),
-        str(event.subject or ""),
-        event.get_json() or {},
-        source=str(source),
-        account=services.settings().account,
-    )
+    account = services.settings().account
+    news = read_event(str(event_type), str(event.subject or ""), _data(event), source=str(source), account=account)
     if isinstance(news, BlobNews) and news.pipeline not in services.specs().names():
         news = "pipeline"
     if not isinstance(news, BlobNews):
@@ -134,10 +139,19 @@ async def handle(event: func.EventGridEvent, client: df.DurableOrchestrationClie
         await ensure_run(client, news.pipeline)
 
 
+def _data(event: func.EventGridEvent) -> Any:
+    """What the event carries, or None when that is not JSON: a second delivery of it would not be either."""
+    try:
+        return event.get_json()
+    except ValueError:
+        return None
+
+
 def record(news: BlobNews) -> None:
     """Writes the ledger row."""
     ledger, now = services.ledger(), utc_now().isoformat(timespec="microseconds")
-    if news.former:
+    # A rename that is told late may be about a name that another blob has by now.
+    if news.former and not services.blobs().exists(f"{TRAINING}/{news.former}"):
         ledger.forget(news.pipeline, news.former, sequencer="", now=now)
     if news.kind == "deleted":
         ledger.forget(news.pipeline, news.path, sequencer=news.sequencer, now=now)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from activities.collect import collect
+from adapters.blobs import StorageUnavailable
 from tests.activities.world import PIPELINE, SPEC, World, rows
 
 
@@ -54,6 +55,42 @@ def test_what_belongs_to_an_overwritten_file_or_an_old_spec_goes_once_it_is_old(
     kinds = ("outcomes", "clean", "graphs", "matrices", "steps", "challengers")
     assert not {path for path in first & left if path.split("/")[2] in kinds}
     assert world.run()["outcome"] == "nothing_to_do"
+
+
+OTHER_CONTRACT = SPEC.replace("minimum: 0}\n  town", "minimum: -1}\n  town")
+
+
+def test_a_pipeline_that_comes_back_to_an_old_contract_finds_whole_caches_or_none(world: World) -> None:
+    """Rows are written before the outcome that promises them, so they are old enough a moment earlier."""
+    world.write_spec(OTHER_CONTRACT)
+    world.run()
+    age(world, 8)
+    for path in world.blobs.paths(f"features/{PIPELINE}/outcomes/"):
+        world.blobs.modified[path] = world.now.timestamp()
+    collect(PIPELINE, world.to)
+    world.write_spec(SPEC)
+    assert world.run()["outcome"] in {"promoted", "kept"}
+
+
+def test_a_collection_that_died_half_way_leaves_no_promise_without_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write_spec(OTHER_CONTRACT)
+    world.run()
+    age(world, 8)
+    delete, left = world.blobs.delete, [2]
+
+    def dying(path: str) -> bool:
+        if not left[0]:
+            raise StorageUnavailable(path, "away")
+        left[0] -= 1
+        return delete(path)
+
+    with monkeypatch.context() as patched, pytest.raises(StorageUnavailable):
+        patched.setattr(world.blobs, "delete", dying)
+        collect(PIPELINE, world.to)
+    world.write_spec(SPEC)
+    assert world.run()["outcome"] in {"promoted", "kept"}
 
 
 def test_only_caches_are_touched(world: World) -> None:

@@ -15,6 +15,7 @@ from activities.settle import abandon
 from activities.sweep import look_over
 from activities.uploads import claim, look
 from activities.validate import validate
+from adapters.blobs import MAX_NAME_CHARACTERS
 from adapters.ledger import MAX_ATTEMPTS
 from adapters.registry import VersionTaken
 from models.folds import folds
@@ -182,6 +183,33 @@ def test_a_bad_file_goes_to_quarantine_and_the_run_goes_on(world: World, name: s
     assert f"{bad['report'].rpartition('/')[0]}/{name}" in world.blobs.paths("quarantine/")
     assert world.ledger.state(path) == "quarantined"
     assert "Ratchet.DataQuarantined" in [notice.type for notice in world.events.heard]
+
+
+@pytest.mark.parametrize("folders", ["", "y/" * 250])
+def test_a_bad_file_with_the_longest_of_names_stops_nobody(world: World, folders: str) -> None:
+    """Its copy lies below a longer name than its own, and storage has a limit."""
+    world.upload("a.csv", rows(0))
+    name = f"{folders}{'x' * (MAX_NAME_CHARACTERS - len(f'{PIPELINE}/{folders}.csv'))}.csv"
+    paths = [world.upload(name.replace("x", letter, 1), b"nonsense") for letter in "ab"]
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]
+    reports = {entry["path"]: entry["report"] for entry in record["partitions"] if entry["path"] in paths}
+    assert len(set(reports.values())) == 2
+    for path, report in reports.items():
+        assert path in world.blobs.get(report).data.decode()
+        assert any(other.endswith("x.csv") for other in world.blobs.paths(report.removesuffix("report.md")))
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "report.json"])
+def test_a_bad_file_named_as_what_is_set_aside_is_kept_beside_it(world: World, name: str) -> None:
+    """Somebody uploads what was in quarantine."""
+    world.upload("a.csv", rows(0))
+    path = world.upload(name, b"nonsense")
+    record = world.run()
+    (bad,) = [partition for partition in record["partitions"] if partition["path"] == path]
+    folder = bad["report"].removesuffix("report.md")
+    assert world.blobs.get(f"{folder}upload-{name}").data == b"nonsense"
+    assert world.read(f"{folder}report.json")["file"] == path
 
 
 def test_a_file_that_is_too_large_is_not_even_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,11 @@ def test_folders_are_no_uploads(world: World) -> None:
     assert found(world) == Seen(0, 0, ())
 
 
+def test_what_no_upload_may_be_called_is_not_found_either(world: World) -> None:
+    world.blobs.put(f"training/{PIPELINE}/a\nb.csv", rows(0))
+    assert found(world) == Seen(0, 0, ())
+
+
 def test_what_is_uploaded_while_the_container_is_listed_is_not_taken_for_deleted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,25 @@ def test_a_late_event_about_older_content_is_ignored() -> None:
     assert vanished("flights", ROW.path, ROW, sequencer="4", now="later") is None
 
 
+def test_the_event_that_a_row_has_is_no_news_whatever_the_run_found_since() -> None:
+    """A renamed blob's event has no eTag: the claim's look at the blob has put it in."""
+    renamed = sighted("flights", None, Sighting(ROW.path, "", 0, "5"), now="t")
+    assert renamed is not None
+    claimed_row = claimed(renamed, renamed, CLAIM, now="t")
+    assert claimed_row is not None
+    assert claimed_row.etag == CLAIM.etag
+    assert sighted("flights", claimed_row, Sighting(ROW.path, "", 0, "5"), now="later") is None
+
+
+def test_an_event_about_a_content_that_the_sweep_had_seen_makes_older_ones_old() -> None:
+    seen = sighted("flights", replace(ROW, state="included"), Sighting(ROW.path, "etag-3", 10), now="t")
+    assert seen is not None
+    told = sighted("flights", seen, Sighting(ROW.path, "etag-3", 10, "7"), now="later")
+    assert told == replace(seen, sequencer="7")
+    assert vanished("flights", ROW.path, told, sequencer="6", now="later") is None
+    assert sighted("flights", told, Sighting(ROW.path, "etag-2", 10, "6"), now="later") is None
+
+
 def test_sequencers_compare_as_left_padded_strings() -> None:
     assert sighted("flights", replace(ROW, sequencer="9"), Sighting(ROW.path, "etag-2", 1, "10"), now="later")
     assert sighted("flights", replace(ROW, sequencer="10"), Sighting(ROW.path, "etag-2", 1, "9"), now="later") is None
@@ -178,3 +197,32 @@ def test_whatever_the_order_of_events_a_deleted_blob_is_gone_when_that_came_last
     assert row is not None
     assert row.state == ("removed" if 5 in deletions else "pending")
     assert 5 in deletions or row.etag == "etag-5"
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.data())
+def test_whatever_sweeps_see_between_late_events_the_row_is_right_once_all_are_told(
+    deletions: list[bool], data: st.DataObject
+) -> None:
+    """What happens to one blob, told once or twice at any time afterwards, with a sweep's look at any time."""
+    row: Partition | None = None
+    untold: list[int] = []
+    truth = ""
+    happening = list(enumerate(deletions))
+    while happening or untold:
+        what = data.draw(st.sampled_from(["happens"] * bool(happening) + ["told"] * bool(untold) + ["sweep"]))
+        if what == "happens":
+            index, deleted = happening.pop(0)
+            truth = "" if deleted else f"etag-{index}"
+            untold += [index] * data.draw(st.integers(1, 2))
+        elif what == "told":
+            index = untold.pop(data.draw(st.integers(0, len(untold) - 1)))
+            if deletions[index]:
+                row = vanished("flights", ROW.path, row, sequencer=f"{index + 1:x}", now="t") or row
+            else:
+                row = sighted("flights", row, Sighting(ROW.path, f"etag-{index}", 10, f"{index + 1:x}"), now="t") or row
+        elif truth:
+            row = sighted("flights", row, Sighting(ROW.path, truth, 10), now="t") or row
+        else:
+            row = vanished("flights", ROW.path, row, sequencer="", now="t") or row
+    assert row is not None
+    assert (row.state, row.etag) == ("pending", truth) if truth else row.state == "removed"

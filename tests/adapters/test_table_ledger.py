@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
+from azure.core.exceptions import ServiceRequestError
 from azure.data.tables import TableClient, TableTransactionError
 
 from adapters.ledger import Claim, Ledger, LedgerError, Settlement, Sighting
@@ -115,6 +116,18 @@ def test_a_ledger_that_is_away_says_so(pipeline: str) -> None:
     settings = read_settings({"AzureWebJobsStorage": f"AccountName=a;AccountKey=YQ==;TableEndpoint={nowhere};"})
     with pytest.raises(LedgerError, match="ledger"):
         list(TableLedger.from_settings(settings).rows(pipeline))
+
+
+class Silent:
+    """A table client whose errors say nothing."""
+
+    def get_entity(self, *_: str) -> None:
+        raise ServiceRequestError("")
+
+
+def test_an_error_that_says_nothing_is_an_error_of_the_ledger(pipeline: str) -> None:
+    with pytest.raises(LedgerError, match="ServiceRequestError"):
+        TableLedger(cast(TableClient, Silent())).forget(pipeline, "a.csv", sequencer="", now=NOW)
 
 
 @pytest.mark.integration

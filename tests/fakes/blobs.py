@@ -8,7 +8,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from adapters.blobs import Blob, BlobArchived, BlobConflict, BlobInfo, BlobNotFound, Page, StorageUnavailable
+from adapters.blobs import (
+    MAX_NAME_CHARACTERS,
+    Blob,
+    BlobArchived,
+    BlobConflict,
+    BlobError,
+    BlobInfo,
+    BlobNotFound,
+    Page,
+    StorageUnavailable,
+)
 
 
 class MemoryBlobs:
@@ -54,6 +64,8 @@ class MemoryBlobs:
         content_type: str = "application/octet-stream",
     ) -> str:
         self._reach(path)
+        if len(path.partition("/")[2]) > MAX_NAME_CHARACTERS:
+            raise BlobError(path, "storage refuses a name that is so long")
         with self._lock:
             there = self._blobs.get(path)
             if (only_new and there) or (if_match is not None and (there is None or there.etag != if_match)):

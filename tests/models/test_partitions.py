@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -339,6 +341,56 @@ def test_a_parquet_bomb_is_stopped_before_it_is_read(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(PartitionRejected, match="expands to more than"):
         clean(buffer.getvalue(), "a.parquet")
+
+
+def hiding(town: pa.Array, **options: Any) -> bytes:
+    """A Parquet file with few rows, all good but for what is in one of the columns."""
+    good = pl.concat([rows(1)] * len(town)).to_arrow()
+    column = "carrier" if pa.types.is_dictionary(town.type) or pa.types.is_large_string(town.type) else "more"
+    table = good.drop_columns([column]) if column in good.column_names else good
+    buffer = io.BytesIO()
+    pq.write_table(table.append_column(column, town), buffer, compression="zstd", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # One long text, and many rows that have it.
+        hiding(pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 20_000]))),
+        # As many texts, without a dictionary; what they compress to is nothing.
+        hiding(pa.array(["x" * 20_000] * 1000, pa.large_string()), use_dictionary=False),
+        # A list with a million numbers that are one run.
+        hiding(pa.array([[1] * 1_000_000])),
+    ],
+    ids=["dictionary", "pages", "lists"],
+)
+def test_a_parquet_file_that_hides_what_it_holds_is_stopped(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(reading, "MAX_EXPANDED_BYTES", 5_000_000)
+    assert len(data) < 20_000
+
+    with pytest.raises(PartitionRejected, match="expands to more than 5,000,000 bytes, or out of proportion") as caught:
+        clean(data, "a.parquet")
+
+    assert caught.value.code == "too_large"
+
+
+def test_a_parquet_file_that_expands_out_of_proportion_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MIN_BOMB_BYTES", 1_000_000)
+
+    with pytest.raises(PartitionRejected, match="out of proportion"):
+        clean(hiding(pa.array(["x" * 20_000] * 1000, pa.large_string()), use_dictionary=False), "a.parquet")
+
+
+@pytest.mark.parametrize("sign", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_says_so(sign: bytes) -> None:
+    with pytest.raises(PartitionRejected, match="is an Excel workbook"):
+        clean(sign + b"\x14\x00" * 50, "a.csv")
+
+
+def test_what_was_compressed_twice_says_so() -> None:
+    with pytest.raises(PartitionRejected, match="is compressed twice"):
+        clean(gzip.compress(gzip.compress(csv(GOOD))), "a.csv.gz")
 
 
 def test_damaged_parquet_is_rejected_or_read_but_never_crashes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from activities.contracts import (
     Settled,
     Uploads,
 )
+from activities.sweep import STRANGERS_CLAIM
 from orchestrations import steps
 from orchestrations.retrain import FORCE, instance_id, quiet_until
 from tests.devhost.durable.sdk import hub
@@ -206,6 +208,16 @@ async def test_while_everything_fails_one_item_alone_feels_its_way(app: Answers,
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_passes_of_some_items_is_tried_again_for_them(app: Answers, tmp_path: Path, times: int) -> None:
+    app.answer("claim", lambda _: Claimed(todo=3, batches=1))
+    failing(app, "validate", f"{PASSING} StorageUnavailable: 503", times=times)
+    there = await _until_ended(app, tmp_path)
+    assert there["runtimeStatus"] == "Completed", there["output"]
+    assert app.count("validate") == 3 + times
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_one_bad_item_is_not_tried_again_and_the_others_are_kept(app: Answers, tmp_path: Path) -> None:
     app.answer("claim", lambda _: Claimed(todo=3, batches=1))
     failing(app, "validate", f"{LASTING} SpecError: no", times=1)
@@ -214,11 +226,18 @@ async def test_one_bad_item_is_not_tried_again_and_the_others_are_kept(app: Answ
     assert (app.count("validate"), app.count("abandon")) == (3, 1)
 
 
+def test_what_waits_for_a_worker_is_not_taken_for_what_hangs() -> None:
+    """What hangs is ended by the platform. A claim of a run may not be old enough to be taken for a dead one's."""
+    timeout = json.loads((Path(__file__).parents[2] / "host.json").read_text())["functionTimeout"]
+    assert timeout == "01:00:00"
+    assert timedelta(hours=1) < steps.STEP_LIMIT < STRANGERS_CLAIM
+
+
 async def test_a_step_that_hangs_is_given_up_and_its_claims_are_given_back(
     app: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The platform keeps the instance until the step has come back, which may be never: the sweep ends it."""
-    monkeypatch.setattr("orchestrations.retrain.TRAIN_LIMIT", timedelta(seconds=0.1))
+    monkeypatch.setattr("orchestrations.steps.STEP_LIMIT", timedelta(seconds=0.1))
     app.holding.add("train")
     async with hub(app, tmp_path / "hub.db") as running:
         client = running.client()

@@ -39,6 +39,38 @@ def test_an_unknown_run_is_named(world: World) -> None:
         management._record(PIPELINE, "x")
 
 
+@pytest.mark.parametrize("run", ["../other/r", "a/b", "x" * 3000])
+def test_a_run_of_another_place_is_none(world: World, run: str) -> None:
+    world.blobs.put("runs/other/r.json", b"{}")
+    with pytest.raises(BlobNotFound, match="there is no finished run"):
+        management._record(PIPELINE, run)
+
+
+def test_runs_come_in_pages_the_latest_first(world: World) -> None:
+    names = [f"2026010{day}T000000-{day}" for day in range(1, 8)]
+    for name in names:
+        summary = {"outcome": "kept", "finished": "", "sentence": ""}
+        world.blobs.put(f"runs/{PIPELINE}/{name}.json", json.dumps(summary).encode())
+    found: list[str] = []
+    params = {"limit": "3"}
+    while True:
+        _, answer = asked(LIST, request("GET", "x", **params))
+        assert len(answer["runs"]) <= 3
+        found = [*(run["id"] for run in answer["runs"]), *found]
+        if answer["before"] is None:
+            break
+        params["before"] = answer["before"]
+    assert found == names
+    assert [run["id"] for run in asked(LIST, request("GET", "x"))[1]["runs"]] == names
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1001", "", "9" * 400])
+def test_a_page_of_no_size_is_refused(limit: str) -> None:
+    status, answer = asked(LIST, request("GET", "x", limit=limit))
+    assert (status, answer["error"]["code"]) == (400, "BadRequest")
+
+
 @pytest.mark.parametrize(
     ("status", "problem"),
     [
@@ -102,8 +134,14 @@ async def called(function: Any, req: func.HttpRequest, platform: Platform) -> tu
     return response.status_code, json.loads(response.get_body())
 
 
+def asked(function: Any, req: func.HttpRequest) -> tuple[int, Any]:
+    response = function(req)
+    return response.status_code, json.loads(response.get_body())
+
+
 RETRAIN = management.retrain_now._function._func.__wrapped__
 CANCEL = management.cancel_run._function._func.__wrapped__
+LIST = management.list_runs._function._func
 SHOW = management.show_pipeline._function._func.__wrapped__
 
 
