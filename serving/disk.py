@@ -49,12 +49,13 @@ class DiskCache:
             model = path.read_bytes()
         except OSError:
             return None
+        right = hashlib.sha256(model).hexdigest() == sha256
         with suppress(OSError):  # a directory that cannot be written still can be read
-            if hashlib.sha256(model).hexdigest() != sha256:
+            if right:
+                os.utime(path)
+            else:
                 path.unlink(missing_ok=True)
-                return None
-            os.utime(path)
-        return model
+        return model if right else None
 
     def store(self, sha256: str, model: bytes) -> None:
         """Keeps a model, and drops others until all of them fit. One that is beyond the limit alone is not kept."""
@@ -73,10 +74,10 @@ class DiskCache:
 
     def recall(self, pipeline: str) -> tuple[bytes, bytes] | None:
         """(manifest, model) of the champion that was remembered last, or None."""
-        path = self._champions / f"{pipeline}.json"
-        sha256 = _model_of(path)
+        manifest = _content(self._champions / f"{pipeline}.json")
+        sha256 = _model_of(manifest)
         model = None if sha256 is None else self.read(sha256)
-        return None if model is None else (path.read_bytes(), model)
+        return None if model is None else (manifest, model)
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
@@ -104,7 +105,7 @@ class DiskCache:
             surplus = sum(file.size for file in models) - self._max_bytes
             if surplus <= 0:
                 return
-            champions = {_model_of(path) for path in self._champions.glob("*.json")}
+            champions = {_model_of(_content(path)) for path in self._champions.glob("*.json")}
             for file in sorted(models, key=lambda file: (file.path.stem in champions, file.used)):
                 if surplus > 0 and file.path != stored:
                     file.path.unlink(missing_ok=True)
@@ -121,10 +122,18 @@ def _look(path: Path) -> _File | None:
     return _File(path, found.st_size, found.st_mtime)
 
 
-def _model_of(manifest: Path) -> str | None:
+def _content(path: Path) -> bytes:
+    """Nothing where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _model_of(manifest: bytes) -> str | None:
     """The hash that a remembered manifest names; None when there is no usable one."""
     try:
-        sha256 = json.loads(manifest.read_bytes())["model_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        sha256 = json.loads(manifest)["model_sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return sha256 if is_sha256(sha256) else None

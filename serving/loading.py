@@ -78,17 +78,15 @@ class Loader:
     def remembered(self, pipeline: str) -> ActiveModel | None:
         """The version that this machine served last, from disk alone. Raises ModelRefused when it does not prove."""
         kept = self._disk.recall(pipeline)
-        return None if kept is None else activate(read_manifest(kept[0]), kept[1])
+        if kept is None:
+            return None
+        manifest = read_manifest(kept[0])
+        _check_identity(pipeline, manifest.version, manifest)
+        return activate(manifest, kept[1])
 
     def _activate(self, pipeline: str, version: int, manifest: Manifest) -> ActiveModel:
-        place, sha256 = version_path(pipeline, version, "model.onnx"), manifest.model_sha256
-        if (manifest.pipeline, manifest.version, manifest.model_path) != (pipeline, version, place):
-            raise ModelRefused(
-                f"version {version}: its model.json is of version {manifest.version} of "
-                f"{bounded(manifest.pipeline, SHOWN)}, with the model at {bounded(manifest.model_path, SHOWN)!r}"
-            )
-        if not is_sha256(sha256):
-            raise ModelRefused(f"version {version}: {bounded(repr(sha256), SHOWN)} is no SHA-256")
+        _check_identity(pipeline, version, manifest)
+        place, sha256 = manifest.model_path, manifest.model_sha256
         kept = self._disk.read(sha256)
         if kept is not None:
             return activate(manifest, kept)
@@ -110,6 +108,18 @@ def activate(manifest: Manifest, model: bytes) -> ActiveModel:
     warm_up(session, manifest.signature, manifest.golden)
     headers = {"x-ratchet-model-version": str(manifest.version), "x-ratchet-run": manifest.run}
     return ActiveModel(manifest, session, FeedReader(manifest.signature), headers, OneRow(manifest, headers))
+
+
+def _check_identity(pipeline: str, version: int, manifest: Manifest) -> None:
+    """Whether a manifest is that version's own, with its model in that version's place. Raises ModelRefused."""
+    place, sha256 = version_path(pipeline, version, "model.onnx"), manifest.model_sha256
+    if (manifest.pipeline, manifest.version, manifest.model_path) != (pipeline, version, place):
+        raise ModelRefused(
+            f"version {version}: its model.json is of version {manifest.version} of "
+            f"{bounded(manifest.pipeline, SHOWN)}, with the model at {bounded(manifest.model_path, SHOWN)!r}"
+        )
+    if not is_sha256(sha256):
+        raise ModelRefused(f"version {version}: {bounded(repr(sha256), SHOWN)} is no SHA-256")
 
 
 def read_champion(document: bytes) -> LiveVersion:

@@ -104,20 +104,15 @@ def _plain(feed: Mapping[str, Any]) -> Any:
 
 
 ROW: dict[str, Any] = {"price": 1.5, "town": "Ghent", "visits": 3, "member": True, "seen": "2013-03-14T17:29:00Z"}
-CASES: list[tuple[str, Any]] = [
-    *(("town", value) for value in (True, False, 5, 2.5, "", "Zürich", "\ud800", "a\u0000b", [1], {"a": 1})),
-    *(
-        ("price", value)
-        for value in ("1.5", "true", " TRUE ", "1_000", "nan", "inf", "", "cheap", True, 10**25, [1], {})
-    ),
-    *(("visits", value) for value in (2.5, "3", False)),
-    *(("member", value) for value in (1, 0.5, "false", "yes")),
-    *(("seen", value) for value in (0, 1.5, -1, True, "", "NaT", "nan", "1", "true", "2013-02-30", "yesterday")),
-    *(
-        ("seen", value)
-        for value in ("2013-03-14", "2013-03-14 17:29:00.123456789+05:30", "1960-01-01T00:00:00.1234567Z")
-    ),
-]
+MOMENTS = ("2013-03-14", "2013-03-14 17:29:00.123456789+05:30", "1960-01-01T00:00:00.1234567Z", "2013-02-30")
+VALUES: dict[str, tuple[Any, ...]] = {
+    "town": (True, False, 5, 2.5, "", "Zürich", "\ud800", "a\u0000b", [1], {"a": 1}),
+    "price": ("1.5", "true", " TRUE ", "1_000", "nan", "inf", "", "cheap", True, 10**25, [1], {}),
+    "visits": (2.5, "3", False),
+    "member": (1, 0.5, "false", "yes"),
+    "seen": (0, 1.5, -1, True, "", "NaT", "nan", "1", "true", "yesterday", *MOMENTS),
+}
+CASES = [(column, value) for column, values in VALUES.items() for value in values]
 
 
 @pytest.mark.parametrize(("column", "value"), CASES, ids=repr)

@@ -626,6 +626,16 @@ def test_what_nobody_promoted_is_not_served_from_disk(blobs: MemoryBlobs, tmp_pa
         ModelCache(MemoryBlobs(), tmp_path, 1.0).active(PIPELINE)
 
 
+def test_what_was_remembered_of_another_pipeline_is_not_served(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    (path,) = (tmp_path / "champions").iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"flights"', b'"trains"'))
+    blobs.away = True
+    with pytest.raises(NoModelYet, match="of version 1 of trains"):
+        ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+
+
 def test_a_restart_does_not_download_the_model_again(blobs: MemoryBlobs, tmp_path: Path) -> None:
     publish(blobs, 1)
     ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -91,6 +92,38 @@ def test_a_damaged_file_is_removed_and_can_be_stored_again(tmp_path: Path) -> No
     assert cache.read(sha256) is None
     cache.store(sha256, model)
     assert cache.read(sha256) == model
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_none_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk: what it should be is in storage."""
+    cache, (sha256, model) = DiskCache(tmp_path), _model(1)
+    cache.store(sha256, model)
+    (tmp_path / "models" / f"{sha256}.onnx").write_bytes(b"damaged")
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.read(sha256) is None
+
+
+def test_a_swap_in_another_process_does_not_mix_two_champions(tmp_path: Path) -> None:
+    first, second = _model(1), _model(2)
+
+    class Late(DiskCache):
+        """Another process swaps while this one reads the model."""
+
+        def read(self, sha256: str) -> bytes | None:
+            found = super().read(sha256)
+            DiskCache(tmp_path).remember("flights", _manifest(second[0]))
+            return found
+
+    DiskCache(tmp_path).store(*first)
+    DiskCache(tmp_path).store(*second)
+    DiskCache(tmp_path).remember("flights", _manifest(first[0]))
+    assert Late(tmp_path).recall("flights") == (_manifest(first[0]), first[1])
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"model_sha256": "../../../etc/passwd"}', b"\xff"])
