@@ -63,7 +63,7 @@ class InferenceService:
         """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
 
         def work(sent: bytes, deadline: Deadline) -> Answer:
-            model = self._model(pipeline, version)
+            model = self._model(pipeline, version, deadline)
             document, raw = oip.split(sent, headers)
             if raw is None and (row := model.one_row.read(document)) is not None:
                 return model.one_row.write(document.get("id"), _run(model, row, 1, deadline))
@@ -78,7 +78,7 @@ class InferenceService:
         """POST [mlflow/{name}/]invocations: MLflow's scoring protocol. Without a name, of the only pipeline."""
 
         def work(sent: bytes, deadline: Deadline) -> Answer:
-            model = self._model(self._only() if pipeline is None else pipeline)
+            model = self._model(self._only() if pipeline is None else pipeline, None, deadline)
             table = scoring.read_table(sent, headers.get("content-type"))
             if table.rows:
                 self._limits.check_rows(table.rows)
@@ -94,7 +94,7 @@ class InferenceService:
         """GET [mlflow/{name}/]ping and health: 200 when a model would answer."""
 
         def work() -> Answer:
-            self._model(self._only() if pipeline is None else pipeline)
+            self._model(self._only() if pipeline is None else pipeline, None, self._deadline())
             return scoring.ALIVE
 
         return _refusing(work, protocol="mlflow")
@@ -112,7 +112,7 @@ class InferenceService:
         """GET v2/models/{name}[/versions/{version}]."""
 
         def work() -> Answer:
-            model = self._model(pipeline, version)
+            model = self._model(pipeline, version, self._deadline())
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
         return _refusing(work)
@@ -121,7 +121,7 @@ class InferenceService:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
 
         def work() -> Answer:
-            model = self._model(pipeline, version)
+            model = self._model(pipeline, version, self._deadline())
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
@@ -146,11 +146,11 @@ class InferenceService:
         """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
         kind alone."""
 
-        def work(sent: bytes, _: Deadline) -> Answer:
+        def work(sent: bytes, deadline: Deadline) -> Answer:
             asked = load_json(sent) if sent.strip() else {}
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
-            entries = [self._index_entry(pipeline) for pipeline in self._known()]
+            entries = [self._index_entry(pipeline, deadline) for pipeline in self._known()]
             return answer([e for e in entries if e["state"] == "READY"] if asked.get("ready") else entries)
 
         return self._answering(body, headers, work, protocol="oip")
@@ -171,9 +171,14 @@ class InferenceService:
         message = f"there are {len(names)} pipelines here, so the address has to name one: /mlflow/{{pipeline}}/..."
         raise UnknownModel(f"{message}, with one of {', '.join(names)}" if names else "there is no pipeline here")
 
-    def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
+    def _model(self, pipeline: str, version: str | None, deadline: Deadline) -> ActiveModel:
         self._check_name(pipeline)
-        return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
+        if version is None:
+            return self._cache.active(pipeline, deadline)
+        return self._cache.version(pipeline, version, deadline)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._clock, self._limits.seconds)
 
     def _check_name(self, pipeline: str) -> None:
         # Whoever knows the names may read a directory for them: asked again only for a name that is new.
@@ -182,15 +187,15 @@ class InferenceService:
         if pipeline not in self._names:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
 
-    def _index_entry(self, pipeline: str) -> dict[str, str]:
+    def _index_entry(self, pipeline: str, deadline: Deadline) -> dict[str, str]:
         try:
-            version = str(self._cache.active(pipeline).manifest.version)
+            version = str(self._cache.active(pipeline, deadline).manifest.version)
         except NoModelYet as exc:
             return {"name": pipeline, "version": "", "state": "UNAVAILABLE", "reason": str(exc)}
         return {"name": pipeline, "version": version, "state": "READY", "reason": ""}
 
     def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
-        model = self._model(pipeline)
+        model = self._model(pipeline, None, deadline)
         asked = plain.read_request(body)
         self._limits.check_rows(asked.rows)
         feed = (
@@ -208,7 +213,7 @@ class InferenceService:
         *,
         protocol: Protocol = "plain",
     ) -> Answer:
-        deadline = Deadline(self._clock, self._limits.seconds)
+        deadline = self._deadline()
         try:
             if len(body) > self._limits.body_bytes:
                 raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")

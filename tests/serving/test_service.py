@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.blobs import Blob
 from serving.answers import STATUSES
 from serving.errors import ServingError
 from serving.limits import Limits
@@ -123,6 +124,41 @@ def test_a_request_that_takes_too_long_is_given_up(blobs: MemoryBlobs, tmp_path:
     answer = service.predict(PIPELINE, body([ROW] * (CHUNK_ROWS * 10)))
     assert answer.status == 504
     assert "not ready within 8 s; send fewer rows" in read(answer)["error"]["message"]
+
+
+class Hanging(MemoryBlobs):
+    """Storage that does not answer until the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        assert self.gate.wait(60)
+        return super().get(path, if_match=if_match)
+
+    def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
+        assert self.gate.wait(60)
+        return super().get_if_changed(path, etag=etag)
+
+
+def test_a_request_has_its_answer_in_time_although_storage_hangs(tmp_path: Path) -> None:
+    blobs = Hanging()
+    service = InferenceService(blobs, tmp_path, 60.0, lambda: (PIPELINE,), limits=Limits(seconds=0.05))
+    answers = [
+        service.predict(PIPELINE, body(ROW)),
+        service.infer(PIPELINE, b"{}", "1"),
+        service.invocations(PIPELINE, b"{}"),
+        service.metadata(PIPELINE),
+        service.model_ready(PIPELINE, "1"),
+        service.ping(PIPELINE),
+    ]
+    assert [answer.status for answer in answers] == [503] * len(answers)
+    assert all("retry-after" in answer.headers for answer in answers)
+    (entry,) = read(service.repository_index())
+    assert entry["state"] == "UNAVAILABLE"
+    assert not blobs.gate.is_set(), "storage still has not answered"
+    blobs.gate.set()
 
 
 def test_many_rows_are_answered_like_each_alone(service: InferenceService, blobs: MemoryBlobs) -> None:
