@@ -95,6 +95,24 @@ def test_a_mistake_in_a_row_is_pointed_at(service: InferenceService, blobs: Memo
     assert (error["row"], error["column"]) == (1, "distance")
 
 
+def test_a_refusal_names_the_version_that_judged(service: InferenceService, blobs: MemoryBlobs) -> None:
+    """What is wrong with a request hangs on the model's columns, and the next version may have others."""
+    publish(blobs, 1)
+    named = {"x-ratchet-model-version": "1", "x-ratchet-run": "run-1"}
+    wrong = {"dataframe_records": [{**ROW, "distance": "far"}]}
+    refused = [
+        service.predict(PIPELINE, body({"distance": "far"})),
+        service.infer(PIPELINE, body({"inputs": [tensor("distance", "BYTES", ["far"])]})),
+        service.infer(PIPELINE, body({"inputs": [tensor("distance", "BYTES", ["far"])]}), "1"),
+        service.invocations(PIPELINE, body(wrong)),
+    ]
+    for answer in refused:
+        assert answer.status == 400
+        assert named.items() <= answer.headers.items()
+        assert answer.headers["content-type"] == "application/json"
+    assert "x-ratchet-model-version" not in service.predict("nothing", body(ROW)).headers
+
+
 def test_a_body_beyond_the_limit_is_refused(service: InferenceService, blobs: MemoryBlobs) -> None:
     publish(blobs, 1)
     answer = service.predict(PIPELINE, b" " * (Limits().body_bytes + 1))
