@@ -23,6 +23,7 @@ log = logging.getLogger("ratchet.serving")
 
 ABANDONED_AFTER_SECONDS = 600.0
 """Age at which a half-written file is what a process that died left behind."""
+TEMPORARY = ".tmp-*"
 DEFAULT_MAX_BYTES = 256 * 2**20
 """A third of the temporary disk that the smallest Azure plan has, and some hundred models."""
 
@@ -82,7 +83,7 @@ class DiskCache:
     def _write(self, path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY.removesuffix("*"))
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
@@ -96,12 +97,11 @@ class DiskCache:
     def _prune(self, stored: Path) -> None:
         """Drops files until the rest fits. Other processes prune too: what is gone already is no mistake."""
         try:
-            files = [file for path in self._models.iterdir() if (file := _look(path)) is not None]
             abandoned = time.time() - ABANDONED_AFTER_SECONDS
-            for file in files:
-                if file.path.suffix != ".onnx" and file.used < abandoned:
-                    file.path.unlink(missing_ok=True)
-            models = [file for file in files if file.path.suffix == ".onnx"]
+            for path in (*self._models.glob(TEMPORARY), *self._champions.glob(TEMPORARY)):
+                if (file := _look(path)) is not None and file.used < abandoned:
+                    path.unlink(missing_ok=True)
+            models = [file for path in self._models.glob("*.onnx") if (file := _look(path)) is not None]
             surplus = sum(file.size for file in models) - self._max_bytes
             if surplus <= 0:
                 return

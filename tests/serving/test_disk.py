@@ -134,15 +134,16 @@ def test_a_champion_that_cannot_be_read_is_none(tmp_path: Path, manifest: bytes)
 
 
 def test_what_a_killed_process_left_goes_in_time(tmp_path: Path) -> None:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    for name in (".tmp-dead", ".tmp-alive"):
-        (folder / name).write_bytes(b"half")
     long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
-    os.utime(folder / ".tmp-dead", (long_ago, long_ago))
+    for folder in ("models", "champions"):
+        (tmp_path / folder).mkdir()
+        for name in (".tmp-dead", ".tmp-alive"):
+            (tmp_path / folder / name).write_bytes(b"half")
+        os.utime(tmp_path / folder / ".tmp-dead", (long_ago, long_ago))
     sha256, model = _model(1)
     DiskCache(tmp_path).store(sha256, model)
-    assert {path.name for path in folder.iterdir()} == {".tmp-alive", f"{sha256}.onnx"}
+    left = {path.name for path in tmp_path.glob("*/*")}
+    assert left == {".tmp-alive", f"{sha256}.onnx"}
 
 
 def test_two_versions_of_the_same_bytes_keep_their_manifests(tmp_path: Path) -> None:

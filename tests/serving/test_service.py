@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 import threading
@@ -292,9 +293,60 @@ def test_every_serving_error_has_a_status(kind: type[ServingError]) -> None:
     assert any(issubclass(kind, known) for known, _ in STATUSES)
 
 
-def test_importing_the_service_imports_nothing_heavy() -> None:
-    heavy = ["lightgbm", "sklearn", "scipy", "pandas", "mlflow", "polars", "pyarrow", "onnx", "numpy", "azure"]
-    code = f"import sys, serving.service; print([m for m in {heavy!r} if m in sys.modules])"
+HEAVY = ("lightgbm", "sklearn", "scipy", "pandas", "mlflow", "polars", "pyarrow", "onnx", "pydantic", "yaml")
+
+
+def _loaded(code: str, modules: tuple[str, ...], *arguments: str) -> list[str]:
+    """Which of these modules a fresh process has after some code."""
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}\nimport json; print(json.dumps([m for m in {modules!r} if m in sys.modules]))",
+    ]
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded: list[str] = json.loads(done.stdout)
+    return loaded
+
+
+def test_importing_the_service_imports_nothing_heavy() -> None:
+    assert _loaded("import sys, serving.service", (*HEAVY, "numpy", "azure")) == []
+
+
+ANSWER = """
+import sys
+from pathlib import Path
+from adapters import azure_blobs
+from serving.service import InferenceService
+from tests.fakes.blobs import MemoryBlobs
+
+blobs, folder = MemoryBlobs(), Path(sys.argv[1])
+for path in folder.rglob("*.*"):
+    blobs.put(str(path.relative_to(folder)), path.read_bytes())
+service = InferenceService(blobs, Path(sys.argv[2]), 60.0, lambda: ("flights",))
+row = b'{"distance": 1.5, "carrier": "AA", "at": "2013-01-01"}'
+tensors = b'{"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [1.5]}]'
+answers = [
+    service.predict("flights", row),
+    service.predict("flights", b'{"columns": {"distance": [1.5]}}', {"accept-encoding": "gzip"}),
+    service.infer("flights", tensors + b"}"),
+    service.infer("flights", tensors + b', "parameters": {"binary_data_output": true}}', "1"),
+    service.invocations("flights", b'{"dataframe_records": [' + row + b"]}"),
+    service.invocations("flights", b"distance,carrier,at\\n1.5,AA,0\\n", {"content-type": "text/csv"}),
+    service.metadata("flights"), service.repository_index(), service.ready(), service.description(),
+]
+assert [answer.status for answer in answers] == [200] * len(answers), answers
+"""
+
+
+def test_answering_in_every_protocol_loads_nothing_heavy(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """numpy, onnxruntime, orjson and the storage client, and no more than they bring."""
+    publish(blobs, 1)
+    for info in blobs.list("models/"):
+        path = tmp_path / "stored" / info.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blobs.get(info.path).data)
+    modules = (*HEAVY, "numpy", "onnxruntime", "orjson")
+    arguments = (str(tmp_path / "stored"), str(tmp_path / "cache"))
+    assert _loaded(ANSWER, modules, *arguments) == ["numpy", "onnxruntime", "orjson"]
