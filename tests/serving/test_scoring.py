@@ -218,6 +218,30 @@ def test_whatever_json_is_sent_is_answered(ready_service: InferenceService, docu
     read(answer)
 
 
+BROKEN = st.text(st.characters(categories=["Cs", "Lu"]), max_size=2)
+"""Texts with halves of surrogate pairs, which Python's reader of JSON lets through and orjson does not."""
+
+
+@given(
+    document=st.dictionaries(
+        LAYOUTS | BROKEN,
+        st.dictionaries(
+            st.sampled_from(["columns", "data"]) | BROKEN, st.lists(BROKEN | st.lists(BROKEN, max_size=2), max_size=2)
+        )
+        | st.lists(st.fixed_dictionaries({"distance": BROKEN, "carrier": BROKEN, "at": BROKEN}), min_size=1, max_size=2)
+        | BROKEN,
+        max_size=2,
+    ),
+    encoding=st.sampled_from(["ascii", "utf-8", "utf-16", "utf-32"]),
+)
+def test_whatever_texts_are_sent_are_answered(ready_service: InferenceService, document: Any, encoding: str) -> None:
+    """Also in UTF-16, and with the NaN for whose sake Python's reader is asked at all."""
+    text = json.dumps({**document, "more": math.nan}, ensure_ascii=encoding == "ascii")
+    answer = ready_service.invocations(PIPELINE, text.encode(encoding, "surrogatepass"))
+    assert answer.status in {200, 400}
+    read(answer)
+
+
 @given(
     sent=CSV_LINES.map(lambda lines: "\n".join(["distance,carrier,at", *map(",".join, lines)]).encode()) | st.binary()
 )

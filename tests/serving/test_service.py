@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import subprocess
@@ -232,6 +233,44 @@ def test_whatever_is_sent_to_predict_is_answered(ready_service: InferenceService
     answer = ready_service.predict(PIPELINE, sent)
     assert answer.status in {200, 400}
     read(answer)
+
+
+HEADERS = {
+    "content-encoding": ("gzip", "deflate", "gzip, gzip", "identity"),
+    "accept-encoding": ("gzip;q=nan", "*;q=inf", "deflate;q=-1", "gzip;q=", ",;,", "gzip;q=1e999"),
+    "inference-header-content-length": ("0", "2", "-1", "+2", "٣", "1e3", "²"),
+    "content-type": ("text/csv", "application/json; charset=utf-8", ";;"),
+}
+
+
+@given(
+    headers=st.fixed_dictionaries(
+        {}, optional={name: st.text(max_size=12) | st.sampled_from(values) for name, values in HEADERS.items()}
+    ),
+    sent=st.binary(max_size=20) | st.sampled_from([body([ROW] * 40), b"{}", gzip.compress(b"{}")]),
+)
+def test_whatever_headers_are_sent_are_answered(
+    ready_service: InferenceService, headers: dict[str, str], sent: bytes
+) -> None:
+    answers = [
+        ready_service.predict(PIPELINE, sent, headers),
+        ready_service.infer(PIPELINE, sent, headers=headers),
+        ready_service.invocations(PIPELINE, sent, headers),
+        ready_service.repository_index(sent, headers),
+    ]
+    assert {answer.status for answer in answers} <= {200, 400, 415}
+
+
+@given(name=st.text(max_size=30), version=st.text(max_size=12))
+def test_whatever_is_asked_for_by_name_is_answered(ready_service: InferenceService, name: str, version: str) -> None:
+    for answer in (
+        ready_service.predict(name, body(ROW)),
+        ready_service.metadata(PIPELINE, version),
+        ready_service.infer(PIPELINE, body(ROW), version),
+        ready_service.ping(name),
+        ready_service.mlflow_version(name),
+    ):
+        assert answer.status in {404} or version == "1"
 
 
 def test_the_names_are_asked_for_once(blobs: MemoryBlobs, tmp_path: Path) -> None:
