@@ -230,8 +230,15 @@ class ModelCache:
             raise NothingPromoted(slot.pipeline, gone=slot.active is not None) from exc
         slot.checked_at = self._clock()
         if blob is None:
+            if slot.pointer_problem:
+                raise _StillRefused(slot.pointer_problem)
             return
-        champion = read_champion(blob.data)
+        slot.pointer_problem = ""
+        try:
+            champion = read_champion(blob.data)
+        except ModelRefused as exc:
+            slot.pointer_etag, slot.pointer_problem = blob.etag, str(exc)
+            raise
         model = slot.model
         if model is None or not model.is_version(champion):
             self._bring_live(slot, champion)
@@ -271,4 +278,4 @@ class ModelCache:
 
 
 class _StillRefused(ModelRefused):
-    """The pointer still names a model that was refused a short while ago."""
+    """The pointer is as it was when it, or the model that it names, was refused a short while ago."""

@@ -266,6 +266,25 @@ def test_a_pointer_that_cannot_be_read_changes_nothing(
     assert "pointer cannot be read" in cache.status(PIPELINE)["last_error"]
 
 
+def test_a_pointer_that_cannot_be_read_is_read_and_counted_once(
+    counting: tuple[Counting, ModelCache], clock: Clock
+) -> None:
+    blobs, cache = counting
+    cache.active(PIPELINE)
+    blobs.put(pointer_path(PIPELINE), b"[]")
+    blobs.fetched = 0
+    for _ in range(5):
+        _later(cache, clock)
+        assert "pointer cannot be read" in cache.status(PIPELINE)["last_error"]
+    assert blobs.fetched == 1, "it is known that it has not changed"
+    assert cache.status(PIPELINE)["failures"] == 1
+    publish(blobs, 2)
+    assert _later(cache, clock).manifest.version == 2
+    assert cache.status(PIPELINE)["last_error"] is None
+    _later(cache, clock)
+    assert cache.status(PIPELINE)["last_error"] is None
+
+
 @pytest.mark.parametrize("document", NO_DOCUMENTS)
 def test_a_manifest_that_cannot_be_read_changes_nothing(
     document: bytes, blobs: MemoryBlobs, cache: ModelCache, clock: Clock
@@ -371,15 +390,17 @@ def test_failures_are_counted(blobs: MemoryBlobs, cache: ModelCache, clock: Cloc
 
 
 class Counting(MemoryBlobs):
-    """Storage that counts how often it is asked for the pointer."""
+    """Storage that counts how often it is asked for the pointer, and how often it gives it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        self.asked = self.fetched = 0
 
     def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
         self.asked += 1
-        return super().get_if_changed(path, etag=etag)
+        blob = super().get_if_changed(path, etag=etag)
+        self.fetched += blob is not None
+        return blob
 
 
 @pytest.fixture
