@@ -217,6 +217,24 @@ def test_a_mended_model_under_a_new_version_is_not_held_up(blobs: MemoryBlobs, c
     assert _later(cache, clock).manifest.version == 3
 
 
+def test_two_bad_models_in_turn_keep_the_champion(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    """The second one's refusal does not hide the first one's reason, and each is looked at when it is named."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    for failures, (version, model, problem) in enumerate(
+        [(2, graph(7), "version 2"), (3, b"cut off", "version 3"), (2, graph(8), "version 2")], start=1
+    ):
+        publish(blobs, version, model=model)
+        assert _later(cache, clock).manifest.version == 1
+        status = cache.status(PIPELINE)
+        assert problem in status["last_error"]
+        assert (status["failures"], status["version"]) == (failures, 1)
+    publish(blobs, 1)
+    assert _later(cache, clock).manifest.version == 1
+    assert cache.status(PIPELINE)["last_error"] is None, "the pointer is back at what serves"
+    assert cache.status(PIPELINE)["swaps"] == 1
+
+
 def test_a_version_with_the_bytes_of_the_last_one_is_still_a_new_version(
     blobs: MemoryBlobs, cache: ModelCache, clock: Clock
 ) -> None:
