@@ -163,6 +163,7 @@ def test_a_bad_model_is_refused_and_the_champion_stays(
     publish(blobs, 2, **changes)  # type: ignore[arg-type]
     assert _later(cache, clock).manifest.version == 1
     assert reason in cache.status(PIPELINE)["last_error"]
+    assert "version 2" in cache.status(PIPELINE)["last_error"]
     publish(blobs, 3)
     assert _later(cache, clock).manifest.version == 3
     assert cache.status(PIPELINE)["last_error"] is None
@@ -379,6 +380,18 @@ def test_a_pointer_to_a_manifest_elsewhere_is_refused(blobs: MemoryBlobs, cache:
     there = version_path(PIPELINE, 2, "model.json")
     blobs.put("training/flights/model.json", blobs.get(there).data)
     pointer = blobs.get(pointer_path(PIPELINE)).data.replace(there.encode(), b"training/flights/model.json")
+    blobs.put(pointer_path(PIPELINE), pointer)
+    assert _later(cache, clock).manifest.version == 1
+    assert "from their own place in the models container only" in cache.status(PIPELINE)["last_error"]
+
+
+def test_a_pointer_that_names_what_serves_in_another_place_is_told(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    """A process that starts with such a pointer would refuse it, so those that run say so too."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    pointer = blobs.get(pointer_path(PIPELINE)).data.replace(b"/flights/versions", b"/trains/versions")
     blobs.put(pointer_path(PIPELINE), pointer)
     assert _later(cache, clock).manifest.version == 1
     assert "from their own place in the models container only" in cache.status(PIPELINE)["last_error"]
