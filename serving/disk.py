@@ -74,8 +74,11 @@ class DiskCache:
         self._write(self._champions / f"{pipeline}.json", manifest)
 
     def recall(self, pipeline: str) -> tuple[bytes, bytes] | None:
-        """(manifest, model) of the champion that was remembered last, or None."""
-        manifest = _content(self._champions / f"{pipeline}.json")
+        """(manifest, model) of the champion that this user remembered last, or None.
+
+        Nothing but the manifest says which model is right, so that of somebody else is not believed.
+        """
+        manifest = _content(self._champions / f"{pipeline}.json", own=True)
         sha256 = _model_of(manifest)
         model = None if sha256 is None else self.read(sha256)
         return None if model is None else (manifest, model)
@@ -122,10 +125,11 @@ def _look(path: Path) -> _File | None:
     return _File(path, found.st_size, found.st_mtime)
 
 
-def _content(path: Path) -> bytes:
-    """Nothing where it cannot be read."""
+def _content(path: Path, *, own: bool = False) -> bytes:
+    """Nothing where it cannot be read, or has to be this user's `own` and is not."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return b"" if own and os.fstat(file.fileno()).st_uid != os.geteuid() else file.read()
     except OSError:
         return b""
 

@@ -133,6 +133,18 @@ def test_a_champion_that_cannot_be_read_is_none(tmp_path: Path, manifest: bytes)
     assert cache.recall("flights") is None
 
 
+def test_a_champion_that_somebody_else_wrote_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory that all users of a machine may write, anybody could name a model."""
+    cache, (sha256, model) = DiskCache(tmp_path), _model(1)
+    cache.store(sha256, model)
+    cache.remember("flights", _manifest(sha256))
+    assert cache.recall("flights") == (_manifest(sha256), model)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    assert cache.recall("flights") is None
+    assert cache.read(sha256) == model, "whoever wrote it: the hash is from storage"
+
+
 def test_what_a_killed_process_left_goes_in_time(tmp_path: Path) -> None:
     long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
     for folder in ("models", "champions"):
