@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import orjson
@@ -74,21 +76,25 @@ def answer(document: Any, *, status: int = 200, headers: dict[str, str] | None =
     return Answer(status, dumps(document), JSON if headers is None else {**JSON, **headers})
 
 
-def refusal(exc: ServingError, *, protocol: Protocol = "plain") -> Answer:
+def refusal(
+    exc: ServingError, *, protocol: Protocol = "plain", headers: Mapping[str, str] = MappingProxyType({})
+) -> Answer:
     """The answer to a request that failed: what happened, and which row and column when that is known.
+
+    `headers` name the version that judged the request, where it came so far.
 
     Plain JSON has {"error": {"code", "message", "row"?, "column"?}}. The Open Inference Protocol has a text there:
     {"error": message}, and the rest stands beside it. MLflow has a code of its own, and text for what it cannot read.
     """
     status = next((status for kind, status in STATUSES if isinstance(exc, kind)), 500)
-    headers = {}
+    headers = dict(headers)
     if status == UNAVAILABLE:
         seconds = exc.retry_after_seconds if isinstance(exc, NoModelYet) else RETRY_AFTER_SECONDS
         headers["retry-after"] = str(seconds)
     message = str(exc)
     if protocol == "mlflow":
         if isinstance(exc, UnknownEncoding):
-            return Answer(status, message.encode(), {"content-type": "text/plain; charset=utf-8"})
+            return Answer(status, message.encode(), {**headers, "content-type": "text/plain; charset=utf-8"})
         return answer(_mlflow_error(status, exc, message), status=status, headers=headers)
     details: dict[str, Any] = {"code": type(exc).__name__}
     if isinstance(exc, BadRequest):

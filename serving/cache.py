@@ -12,19 +12,21 @@ serves the one that this machine served last.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from adapters.blobs import BlobNotFound, BlobStore, StorageUnavailable
 from adapters.pointer import LiveVersion, pointer_path
+from serving.background import Background, Start
 from serving.disk import DEFAULT_MAX_BYTES, DiskCache
 from serving.errors import ModelRefused, NoModelYet, NothingPromoted
+from serving.limits import Deadline
 from serving.loading import ActiveModel, Loader, read_champion, reason
 from serving.slots import Refusal, Slot, now
 from serving.versions import DEFAULT_KEPT, VersionStore
@@ -48,6 +50,8 @@ FIRST_WAIT_SECONDS = 30.0
 """Longest that a request waits for the first model of a process."""
 PATIENCE_SECONDS = 2.0
 """How long storage may take to name the first model, before the one that this machine served last answers instead."""
+
+NEVER = Deadline(time.monotonic, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +77,41 @@ class ModelCache:
         *,
         limits: CacheLimits = CacheLimits(),
         clock: Callable[[], float] = time.monotonic,
-        start: Callable[[Callable[[], None]], None] | None = None,
+        start: Start | None = None,
     ) -> None:
         self._blobs, self._ttl, self._clock = blobs, ttl_seconds, clock
         self._max_age = limits.max_age_seconds
         self._disk = DiskCache(cache_dir, limits.disk_bytes)
         self._loader = Loader(blobs, self._disk)
-        self._versions = VersionStore(self._loader, limits.versions, clock)
-        self._start = start or _Background()
+        self._versions = VersionStore(self._loader, limits.versions, clock, start)
+        self._start = start or Background("ratchet-swap")
         self._slots: dict[str, Slot] = {}
         self._slots_lock = threading.Lock()
 
-    def active(self, pipeline: str) -> ActiveModel:
-        """The model to answer with now. Waits when there is none yet, or after a long silence. Raises NoModelYet."""
+    def active(self, pipeline: str, deadline: Deadline = NEVER) -> ActiveModel:
+        """The model to answer with now. Waits when there is none yet, or after a long silence, and not beyond the
+        deadline. Raises NoModelYet."""
         slot = self._slots.get(pipeline) or self._slot(pipeline)
         model = slot.model
         if model is None:
-            return self._first(slot)
+            return self._first(slot, deadline)
         if self._clock() < slot.next_check:
             return model
         may_be_old = self._may_be_old(slot)
         self._check_beside(slot)
         if may_be_old:
-            self._wait(slot, STALE_WAIT_SECONDS)
+            self._wait(slot, deadline.at_most(STALE_WAIT_SECONDS))
         return slot.model or model
 
-    def version(self, pipeline: str, version: str) -> ActiveModel:
+    def version(self, pipeline: str, version: str, deadline: Deadline = NEVER) -> ActiveModel:
         """The version of that number, live or not. Raises UnknownModel, VersionUnavailable and ModelRefused."""
         try:
-            live = self.active(pipeline)
+            live = self.active(pipeline, deadline)
         except NoModelYet:
-            return self._versions.get(pipeline, version)  # what was never promoted can be asked all the same
-        return live if version == str(live.manifest.version) else self._versions.get(pipeline, version)
+            live = None  # what was never promoted can be asked all the same
+        if live is not None and version == str(live.manifest.version):
+            return live
+        return self._versions.get(pipeline, version, deadline)
 
     def would_wait(self, pipeline: str, version: str | None = None) -> bool:
         """Whether a request may have to wait for storage or for another thread: known without waiting for either."""
@@ -145,15 +152,15 @@ class ModelCache:
         asked = slot.checked_at
         return asked is not None and not slot.failures_in_a_row and self._clock() - asked > self._max_age
 
-    def _first(self, slot: Slot) -> ActiveModel:
+    def _first(self, slot: Slot, deadline: Deadline) -> ActiveModel:
         """Waits for the check that brings the first model, or starts one; not longer than a client would."""
         if self._clock() >= slot.next_check:
             self._check_beside(slot)
-        if not self._wait(slot, PATIENCE_SECONDS):
+        if not self._wait(slot, deadline.at_most(PATIENCE_SECONDS)):
             slot.report("storage has not answered yet")
             self._from_disk(slot)
             if slot.model is None:
-                self._wait(slot, FIRST_WAIT_SECONDS)
+                self._wait(slot, deadline.at_most(FIRST_WAIT_SECONDS))
         model = slot.model
         if model is None:
             raise NoModelYet(slot.pipeline, slot.last_error or "nothing was promoted so far")
@@ -223,8 +230,15 @@ class ModelCache:
             raise NothingPromoted(slot.pipeline, gone=slot.active is not None) from exc
         slot.checked_at = self._clock()
         if blob is None:
+            if slot.pointer_problem:
+                raise _StillRefused(slot.pointer_problem)
             return
-        champion = read_champion(blob.data)
+        slot.pointer_problem = ""
+        try:
+            champion = read_champion(blob.data)
+        except ModelRefused as exc:
+            slot.pointer_etag, slot.pointer_problem = blob.etag, str(exc)
+            raise
         model = slot.model
         if model is None or not model.is_version(champion):
             self._bring_live(slot, champion)
@@ -264,29 +278,4 @@ class ModelCache:
 
 
 class _StillRefused(ModelRefused):
-    """The pointer still names a model that was refused a short while ago."""
-
-
-class _Background:
-    """One thread that makes all checks of a cache; the first check starts it.
-
-    A thread for each check would build each model in another arena of the allocator, and the process would grow with
-    its swaps.
-    """
-
-    def __init__(self) -> None:
-        self._checks: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._started = False
-
-    def __call__(self, work: Callable[[], None]) -> None:
-        """Raises RuntimeError when the process has no thread to spare."""
-        with self._starting:
-            if not self._started:
-                threading.Thread(target=self._run, name="ratchet-swap", daemon=True).start()
-                self._started = True
-        self._checks.put(work)
-
-    def _run(self) -> None:
-        while True:
-            self._checks.get()()
+    """The pointer is as it was when it, or the model that it names, was refused a short while ago."""

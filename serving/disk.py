@@ -23,6 +23,7 @@ log = logging.getLogger("ratchet.serving")
 
 ABANDONED_AFTER_SECONDS = 600.0
 """Age at which a half-written file is what a process that died left behind."""
+TEMPORARY = ".tmp-*"
 DEFAULT_MAX_BYTES = 256 * 2**20
 """A third of the temporary disk that the smallest Azure plan has, and some hundred models."""
 
@@ -49,12 +50,13 @@ class DiskCache:
             model = path.read_bytes()
         except OSError:
             return None
+        right = hashlib.sha256(model).hexdigest() == sha256
         with suppress(OSError):  # a directory that cannot be written still can be read
-            if hashlib.sha256(model).hexdigest() != sha256:
+            if right:
+                os.utime(path)
+            else:
                 path.unlink(missing_ok=True)
-                return None
-            os.utime(path)
-        return model
+        return model if right else None
 
     def store(self, sha256: str, model: bytes) -> None:
         """Keeps a model, and drops others until all of them fit. One that is beyond the limit alone is not kept."""
@@ -72,16 +74,19 @@ class DiskCache:
         self._write(self._champions / f"{pipeline}.json", manifest)
 
     def recall(self, pipeline: str) -> tuple[bytes, bytes] | None:
-        """(manifest, model) of the champion that was remembered last, or None."""
-        path = self._champions / f"{pipeline}.json"
-        sha256 = _model_of(path)
+        """(manifest, model) of the champion that this user remembered last, or None.
+
+        Nothing but the manifest says which model is right, so that of somebody else is not believed.
+        """
+        manifest = _content(self._champions / f"{pipeline}.json", own=True)
+        sha256 = _model_of(manifest)
         model = None if sha256 is None else self.read(sha256)
-        return None if model is None else (path.read_bytes(), model)
+        return None if model is None else (manifest, model)
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY.removesuffix("*"))
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
@@ -95,16 +100,15 @@ class DiskCache:
     def _prune(self, stored: Path) -> None:
         """Drops files until the rest fits. Other processes prune too: what is gone already is no mistake."""
         try:
-            files = [file for path in self._models.iterdir() if (file := _look(path)) is not None]
             abandoned = time.time() - ABANDONED_AFTER_SECONDS
-            for file in files:
-                if file.path.suffix != ".onnx" and file.used < abandoned:
-                    file.path.unlink(missing_ok=True)
-            models = [file for file in files if file.path.suffix == ".onnx"]
+            for path in (*self._models.glob(TEMPORARY), *self._champions.glob(TEMPORARY)):
+                if (file := _look(path)) is not None and file.used < abandoned:
+                    path.unlink(missing_ok=True)
+            models = [file for path in self._models.glob("*.onnx") if (file := _look(path)) is not None]
             surplus = sum(file.size for file in models) - self._max_bytes
             if surplus <= 0:
                 return
-            champions = {_model_of(path) for path in self._champions.glob("*.json")}
+            champions = {_model_of(_content(path)) for path in self._champions.glob("*.json")}
             for file in sorted(models, key=lambda file: (file.path.stem in champions, file.used)):
                 if surplus > 0 and file.path != stored:
                     file.path.unlink(missing_ok=True)
@@ -121,10 +125,19 @@ def _look(path: Path) -> _File | None:
     return _File(path, found.st_size, found.st_mtime)
 
 
-def _model_of(manifest: Path) -> str | None:
+def _content(path: Path, *, own: bool = False) -> bytes:
+    """Nothing where it cannot be read, or has to be this user's `own` and is not."""
+    try:
+        with path.open("rb") as file:
+            return b"" if own and os.fstat(file.fileno()).st_uid != os.geteuid() else file.read()
+    except OSError:
+        return b""
+
+
+def _model_of(manifest: bytes) -> str | None:
     """The hash that a remembered manifest names; None when there is no usable one."""
     try:
-        sha256 = json.loads(manifest.read_bytes())["model_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        sha256 = json.loads(manifest)["model_sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return sha256 if is_sha256(sha256) else None

@@ -36,6 +36,10 @@ class Deadline:
     def __init__(self, clock: Callable[[], float], seconds: float) -> None:
         self._clock, self._seconds, self._end = clock, seconds, clock() + seconds
 
+    def at_most(self, seconds: float) -> float:
+        """So many seconds, or what is left of the time where that is less."""
+        return max(0.0, min(seconds, self._end - self._clock()))
+
     def check(self) -> None:
         """Raises OutOfTime once the time is over."""
         if self._clock() > self._end:

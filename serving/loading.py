@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from adapters.blobs import BlobNotFound, BlobStore
-from adapters.pointer import LivePointer, LiveVersion, version_path
+from adapters.pointer import LivePointer, LiveVersion, manifest_path, version_path
 from models.errors import RatchetError, bounded
 from models.manifest import Manifest, is_sha256
 from serving.disk import DiskCache
@@ -38,7 +38,9 @@ class ActiveModel:
     def is_version(self, champion: LiveVersion) -> bool:
         """Whether this is the model that the pointer names. Two versions may have the same bytes."""
         manifest = self.manifest
-        return (manifest.version, manifest.model_sha256) == (champion.version, champion.model_sha256)
+        place = manifest_path(manifest.pipeline, manifest.version)
+        named = (champion.version, champion.model_sha256, champion.manifest_path)
+        return (manifest.version, manifest.model_sha256, place) == named
 
 
 class Loaded(NamedTuple):
@@ -56,7 +58,7 @@ class Loader:
 
     def champion(self, pipeline: str, champion: LiveVersion) -> Loaded:
         """The model that the pointer names. Raises ModelRefused and StorageUnavailable."""
-        if champion.manifest_path != version_path(pipeline, champion.version, "model.json"):
+        if champion.manifest_path != manifest_path(pipeline, champion.version):
             raise ModelRefused(
                 f"the live pointer names {bounded(champion.manifest_path, SHOWN)!r} as the manifest of version "
                 f"{champion.version}; versions are loaded from their own place in the models container only"
@@ -72,23 +74,21 @@ class Loader:
 
     def version(self, pipeline: str, version: int) -> ActiveModel:
         """A version by its number. Raises BlobNotFound when there is none; ModelRefused and StorageUnavailable."""
-        manifest = read_manifest(self._blobs.get(version_path(pipeline, version, "model.json")).data)
+        manifest = read_manifest(self._blobs.get(manifest_path(pipeline, version)).data)
         return self._activate(pipeline, version, manifest)
 
     def remembered(self, pipeline: str) -> ActiveModel | None:
         """The version that this machine served last, from disk alone. Raises ModelRefused when it does not prove."""
         kept = self._disk.recall(pipeline)
-        return None if kept is None else activate(read_manifest(kept[0]), kept[1])
+        if kept is None:
+            return None
+        manifest = read_manifest(kept[0])
+        _check_identity(pipeline, manifest.version, manifest)
+        return activate(manifest, kept[1])
 
     def _activate(self, pipeline: str, version: int, manifest: Manifest) -> ActiveModel:
-        place, sha256 = version_path(pipeline, version, "model.onnx"), manifest.model_sha256
-        if (manifest.pipeline, manifest.version, manifest.model_path) != (pipeline, version, place):
-            raise ModelRefused(
-                f"version {version}: its model.json is of version {manifest.version} of "
-                f"{bounded(manifest.pipeline, SHOWN)}, with the model at {bounded(manifest.model_path, SHOWN)!r}"
-            )
-        if not is_sha256(sha256):
-            raise ModelRefused(f"version {version}: {bounded(repr(sha256), SHOWN)} is no SHA-256")
+        _check_identity(pipeline, version, manifest)
+        place, sha256 = manifest.model_path, manifest.model_sha256
         kept = self._disk.read(sha256)
         if kept is not None:
             return activate(manifest, kept)
@@ -103,13 +103,33 @@ class Loader:
 
 def activate(manifest: Manifest, model: bytes) -> ActiveModel:
     """A model that has proved itself. Raises ModelRefused."""
+    try:
+        session = _proved(manifest, model)
+    except ModelRefused as exc:
+        raise ModelRefused(f"version {manifest.version}: {exc}") from exc
+    headers = {"x-ratchet-model-version": str(manifest.version), "x-ratchet-run": manifest.run}
+    return ActiveModel(manifest, session, FeedReader(manifest.signature), headers, OneRow(manifest, headers))
+
+
+def _proved(manifest: Manifest, model: bytes) -> Session:
     if hashlib.sha256(model).hexdigest() != manifest.model_sha256:
-        raise ModelRefused(f"version {manifest.version}: the model's bytes are not those that were registered")
+        raise ModelRefused("the model's bytes are not those that were registered")
     session = Session(model)
     prove(session, manifest.signature, manifest.golden)
     warm_up(session, manifest.signature, manifest.golden)
-    headers = {"x-ratchet-model-version": str(manifest.version), "x-ratchet-run": manifest.run}
-    return ActiveModel(manifest, session, FeedReader(manifest.signature), headers, OneRow(manifest, headers))
+    return session
+
+
+def _check_identity(pipeline: str, version: int, manifest: Manifest) -> None:
+    """Whether a manifest is that version's own, with its model in that version's place. Raises ModelRefused."""
+    place, sha256 = version_path(pipeline, version, "model.onnx"), manifest.model_sha256
+    if (manifest.pipeline, manifest.version, manifest.model_path) != (pipeline, version, place):
+        raise ModelRefused(
+            f"version {version}: its model.json is of version {manifest.version} of "
+            f"{bounded(manifest.pipeline, SHOWN)}, with the model at {bounded(manifest.model_path, SHOWN)!r}"
+        )
+    if not is_sha256(sha256):
+        raise ModelRefused(f"version {version}: {bounded(repr(sha256), SHOWN)} is no SHA-256")
 
 
 def read_champion(document: bytes) -> LiveVersion:

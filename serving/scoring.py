@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from models.errors import bounded
-from models.manifest import Signature
+from models.manifest import InputColumn, Signature
 from serving.answers import Answer, answer
 from serving.errors import BadRequest, UnknownEncoding, ValuesRefused
-from serving.feeds import SHOWN
+from serving.feeds import SHOWN, timestamp
 from serving.tables import JSON_LAYOUTS, Table, from_csv
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ MLFLOW_VERSION = "3.17.2"
 CSV, JSON = "text/csv", "application/json"
 PLAIN_NUMBERS = frozenset({int, float, bool, type(None)})
 """Types that numpy turns into float64 as MLflow does."""
+NO_TIME = frozenset({"", "NaT", "nat", "NAT", "nan", "NaN", "NAN"})
+"""Texts that pandas reads as a missing time."""
 ALIVE = Answer(200, b"\n", {"content-type": JSON})
 VERSION = Answer(200, MLFLOW_VERSION.encode(), {"content-type": JSON})
 
@@ -55,10 +57,7 @@ def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, A
     if absent:
         takes = ", ".join(column.name for column in signature.inputs)
         raise ValuesRefused(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
-    return {
-        column.name: (_texts if column.kind == "category" else _doubles)(column.name, table.values(column.name))
-        for column in signature.inputs
-    }
+    return {column.name: _read(table, column) for column in signature.inputs}
 
 
 def write_answer(answers: np.ndarray[Any, Any] | None, signature: Signature, headers: dict[str, str]) -> Answer:
@@ -89,9 +88,48 @@ def _load(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         try:
-            return json.loads(body)
+            document = json.loads(body)
+            # Half a surrogate pair, which that reader lets through, is no text: no graph and no answer can have it.
+            json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             raise BadRequest(f"the body is not JSON: {bounded(exc)}") from exc
+        return document
+
+
+def _read(table: Table, column: InputColumn) -> np.ndarray[Any, Any]:
+    values = table.values(column.name)
+    if column.kind == "category":
+        return _texts(column.name, values)
+    if column.kind == "timestamp" and str in set(map(type, values)):
+        return _times(column.name, values, written=table.written)
+    return _doubles(column.name, values)
+
+
+def _times(name: str, values: Sequence[Any], *, written: bool) -> np.ndarray[Any, Any]:
+    """Times in texts. Where all is `written`, as in a CSV, they may be numbers all the same."""
+    import numpy as np
+
+    read = _number_or_time if written else _time
+    return np.array([read(name, row, value) for row, value in enumerate(values)], dtype=np.float64)
+
+
+def _number_or_time(name: str, row: int, value: Any) -> float:
+    try:
+        return _double(name, row, value)
+    except ValuesRefused:
+        return _time(name, row, value)
+
+
+def _time(name: str, row: int, value: Any) -> float:
+    if _is_missing(value) or (isinstance(value, str) and value in NO_TIME):
+        return math.nan
+    try:
+        if isinstance(value, str):
+            return timestamp(value)
+        why = "is a number, and others are texts"
+    except ValueError as exc:
+        why = str(exc)
+    raise ValuesRefused(f"row {row}: {name} {why}: {bounded(repr(value), SHOWN)}", row=row, column=name)
 
 
 def _doubles(name: str, values: Sequence[Any]) -> np.ndarray[Any, Any]:
@@ -126,8 +164,14 @@ def _texts(name: str, values: Sequence[Any]) -> np.ndarray[Any, Any]:
 def _text(name: str, row: int, value: Any) -> str:
     if isinstance(value, str):
         return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return ""
-    if isinstance(value, list | dict):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int):
         raise ValuesRefused(f"row {row}: {name} is not a text: {bounded(repr(value), SHOWN)}", row=row, column=name)
     return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -55,15 +55,25 @@ class InferenceService:
 
     def predict(self, pipeline: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """Plain JSON for people: a record, a list of records, {"records": [...]}, or {"columns": {name: [...]}}."""
-        return self._answering(body, headers, lambda sent, deadline: self._predict(pipeline, sent, deadline))
+
+        def work(model: ActiveModel, sent: bytes, deadline: Deadline) -> Answer:
+            asked = plain.read_request(sent)
+            self._limits.check_rows(asked.rows)
+            feed = (
+                model.reader.from_records(asked.records)
+                if asked.columns is None
+                else model.reader.from_columns(asked.columns, asked.rows)
+            )
+            return plain.write_answer(asked, model.manifest, _run(model, feed, asked.rows, deadline), model.headers)
+
+        return self._answering(pipeline, None, body, headers, work)
 
     def infer(
         self, pipeline: str, body: bytes, version: str | None = None, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer:
         """POST v2/models/{name}[/versions/{version}]/infer. Header names are looked up in lower case."""
 
-        def work(sent: bytes, deadline: Deadline) -> Answer:
-            model = self._model(pipeline, version)
+        def work(model: ActiveModel, sent: bytes, deadline: Deadline) -> Answer:
             document, raw = oip.split(sent, headers)
             if raw is None and (row := model.one_row.read(document)) is not None:
                 return model.one_row.write(document.get("id"), _run(model, row, 1, deadline))
@@ -72,13 +82,12 @@ class InferenceService:
             probabilities = _run(model, model.reader.from_columns(asked.columns, asked.rows), asked.rows, deadline)
             return oip.write_answer(asked, model.manifest, probabilities, model.headers)
 
-        return self._answering(body, headers, work, protocol="oip")
+        return self._answering(pipeline, version, body, headers, work, protocol="oip")
 
     def invocations(self, pipeline: str | None, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """POST [mlflow/{name}/]invocations: MLflow's scoring protocol. Without a name, of the only pipeline."""
 
-        def work(sent: bytes, deadline: Deadline) -> Answer:
-            model = self._model(self._only() if pipeline is None else pipeline)
+        def work(model: ActiveModel, sent: bytes, deadline: Deadline) -> Answer:
             table = scoring.read_table(sent, headers.get("content-type"))
             if table.rows:
                 self._limits.check_rows(table.rows)
@@ -88,13 +97,13 @@ class InferenceService:
             answers = _run(model, feed, table.rows, deadline)
             return scoring.write_answer(answers, model.manifest.signature, model.headers)
 
-        return self._answering(body, headers, work, protocol="mlflow")
+        return self._answering(pipeline, None, body, headers, work, protocol="mlflow")
 
     def ping(self, pipeline: str | None) -> Answer:
         """GET [mlflow/{name}/]ping and health: 200 when a model would answer."""
 
         def work() -> Answer:
-            self._model(self._only() if pipeline is None else pipeline)
+            self._model(pipeline, None, self._deadline())
             return scoring.ALIVE
 
         return _refusing(work, protocol="mlflow")
@@ -112,7 +121,7 @@ class InferenceService:
         """GET v2/models/{name}[/versions/{version}]."""
 
         def work() -> Answer:
-            model = self._model(pipeline, version)
+            model = self._model(pipeline, version, self._deadline())
             return answer(oip.model_metadata(model.manifest), headers=model.headers)
 
         return _refusing(work)
@@ -121,7 +130,7 @@ class InferenceService:
         """GET v2/models/{name}/ready: 200 when a model would answer."""
 
         def work() -> Answer:
-            model = self._model(pipeline, version)
+            model = self._model(pipeline, version, self._deadline())
             document = {"name": pipeline, "ready": True, "details": self._cache.status(pipeline)}
             return answer(document, headers=model.headers)
 
@@ -146,14 +155,15 @@ class InferenceService:
         """POST v2/repository/index: every pipeline with its version, or why it has none; {"ready": true} for the first
         kind alone."""
 
-        def work(sent: bytes, _: Deadline) -> Answer:
+        def work() -> Answer:
+            sent, deadline = self._opened(body, headers), self._deadline()
             asked = load_json(sent) if sent.strip() else {}
             if not isinstance(asked, dict) or not isinstance(asked.get("ready", False), bool):
                 raise BadRequest('the index is asked for with nothing, or with {"ready": true} or {"ready": false}')
-            entries = [self._index_entry(pipeline) for pipeline in self._known()]
+            entries = [self._index_entry(pipeline, deadline) for pipeline in self._known()]
             return answer([e for e in entries if e["state"] == "READY"] if asked.get("ready") else entries)
 
-        return self._answering(body, headers, work, protocol="oip")
+        return compressed(_refusing(work), headers)
 
     def status(self, pipeline: str) -> dict[str, Any]:
         """For health details of one pipeline: version, run, since, last_check, age_seconds, last_error."""
@@ -171,9 +181,17 @@ class InferenceService:
         message = f"there are {len(names)} pipelines here, so the address has to name one: /mlflow/{{pipeline}}/..."
         raise UnknownModel(f"{message}, with one of {', '.join(names)}" if names else "there is no pipeline here")
 
-    def _model(self, pipeline: str, version: str | None = None) -> ActiveModel:
+    def _model(self, pipeline: str | None, version: str | None, deadline: Deadline) -> ActiveModel:
+        """None is the only pipeline."""
+        if pipeline is None:
+            pipeline = self._only()
         self._check_name(pipeline)
-        return self._cache.active(pipeline) if version is None else self._cache.version(pipeline, version)
+        if version is None:
+            return self._cache.active(pipeline, deadline)
+        return self._cache.version(pipeline, version, deadline)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._clock, self._limits.seconds)
 
     def _check_name(self, pipeline: str) -> None:
         # Whoever knows the names may read a directory for them: asked again only for a name that is new.
@@ -182,41 +200,39 @@ class InferenceService:
         if pipeline not in self._names:
             raise UnknownModel(f"there is no pipeline {bounded(pipeline, 60)!r}")
 
-    def _index_entry(self, pipeline: str) -> dict[str, str]:
+    def _index_entry(self, pipeline: str, deadline: Deadline) -> dict[str, str]:
         try:
-            version = str(self._cache.active(pipeline).manifest.version)
+            version = str(self._cache.active(pipeline, deadline).manifest.version)
         except NoModelYet as exc:
             return {"name": pipeline, "version": "", "state": "UNAVAILABLE", "reason": str(exc)}
         return {"name": pipeline, "version": version, "state": "READY", "reason": ""}
 
-    def _predict(self, pipeline: str, body: bytes, deadline: Deadline) -> Answer:
-        model = self._model(pipeline)
-        asked = plain.read_request(body)
-        self._limits.check_rows(asked.rows)
-        feed = (
-            model.reader.from_records(asked.records)
-            if asked.columns is None
-            else model.reader.from_columns(asked.columns, asked.rows)
-        )
-        return plain.write_answer(asked, model.manifest, _run(model, feed, asked.rows, deadline), model.headers)
+    def _opened(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The body without its compression. Raises BodyTooLarge, UnknownEncoding and BadRequest."""
+        if len(body) > self._limits.body_bytes:
+            raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
+        if "content-encoding" in headers:
+            return decompressed(body, headers["content-encoding"], self._limits.body_bytes)
+        return body
 
     def _answering(
         self,
+        pipeline: str | None,
+        version: str | None,
         body: bytes,
         headers: Mapping[str, str],
-        work: Callable[[bytes, Deadline], Answer],
+        work: Callable[[ActiveModel, bytes, Deadline], Answer],
         *,
         protocol: Protocol = "plain",
     ) -> Answer:
-        deadline = Deadline(self._clock, self._limits.seconds)
+        deadline = self._deadline()
+        model: ActiveModel | None = None
         try:
-            if len(body) > self._limits.body_bytes:
-                raise BodyTooLarge(f"the body has {len(body):,} bytes; at most {self._limits.body_bytes:,} are taken")
-            if "content-encoding" in headers:
-                body = decompressed(body, headers["content-encoding"], self._limits.body_bytes)
-            result = work(body, deadline)
+            sent = self._opened(body, headers)
+            model = self._model(pipeline, version, deadline)
+            result = work(model, sent, deadline)
         except ServingError as exc:
-            result = refusal(exc, protocol=protocol)
+            result = refusal(exc, protocol=protocol, headers=model.headers if model is not None else {})
         return compressed(result, headers)
 
 

@@ -62,8 +62,7 @@ def prove(session: Session, signature: Signature, golden: GoldenRows) -> None:
     import numpy as np
 
     classes = signature.classes
-    if (signature.task == "binary" and signature.positive not in classes) or len(set(classes)) < len(classes):
-        raise ModelRefused(f"model.json has classes {list(classes)} and {signature.positive!r} as the positive one")
+    _check_classes(signature)
     answers = _answers(session, golden_feed(signature, golden))
     expected = np.array(golden.probabilities, dtype=np.float64)
     if not expected.size:
@@ -73,6 +72,21 @@ def prove(session: Session, signature: Signature, golden: GoldenRows) -> None:
     # Bytes, so that -0.0 is not 0.0. A NaN among them would be no probability, even as recorded.
     if answers.tobytes() != expected.tobytes() or answers.shape != expected.shape or not np.isfinite(answers).all():
         raise ModelRefused("the model answers its golden rows differently than when it was made")
+
+
+def _check_classes(signature: Signature) -> None:
+    """Whether the task has such classes. Raises ModelRefused."""
+    classes, positive = signature.classes, signature.positive
+    fits = {
+        "binary": positive in classes,
+        "multiclass": bool(classes) and not positive,
+        "regression": not classes and not positive,
+    }
+    if not fits[signature.task] or len(set(classes)) < len(classes):
+        raise ModelRefused(
+            f"model.json has classes {bounded(list(classes))} and {bounded(positive, 60)!r} as the positive one, "
+            f"for the task {signature.task}"
+        )
 
 
 def warm_up(session: Session, signature: Signature, golden: GoldenRows) -> None:

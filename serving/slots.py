@@ -28,6 +28,7 @@ class Slot:
     """One pipeline. `active` is replaced, never changed; only who holds `lock` (a check) writes it.
 
     `stopgap` is the model that this machine served last: it answers while nothing is known of the champion.
+    `pointer_etag` is of the pointer that needs no second look, `pointer_problem` why it cannot be read ('': it can).
     """
 
     pipeline: str
@@ -35,6 +36,7 @@ class Slot:
     stopgap: ActiveModel | None = None
     since: str = ""
     pointer_etag: str | None = None
+    pointer_problem: str = ""
     next_check: float = 0.0
     checked_at: float | None = None
     refusal: Refusal | None = None

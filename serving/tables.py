@@ -37,6 +37,8 @@ class Table:
     rows: int
     names: Container[str]
     values: Callable[[str], Sequence[Any]]
+    written: bool = False
+    """Whether every value is a text, whatever it means: as in a CSV."""
 
 
 def from_records(data: Any) -> Table:
@@ -124,7 +126,9 @@ def from_csv(data: bytes) -> Table:
         if len(cells) > len(header):
             raise BadRequest(f"row {row} of the CSV has {len(cells)} values; the header names {len(header)} columns")
     table = _from_rows(header, rows)
-    return replace(table, values=lambda name: [None if cell in NOT_A_VALUE else cell for cell in table.values(name)])
+    return replace(
+        table, written=True, values=lambda name: [None if cell in NOT_A_VALUE else cell for cell in table.values(name)]
+    )
 
 
 JSON_LAYOUTS: Mapping[str, Callable[[Any], Table]] = {

@@ -163,6 +163,7 @@ def test_a_bad_model_is_refused_and_the_champion_stays(
     publish(blobs, 2, **changes)  # type: ignore[arg-type]
     assert _later(cache, clock).manifest.version == 1
     assert reason in cache.status(PIPELINE)["last_error"]
+    assert "version 2" in cache.status(PIPELINE)["last_error"]
     publish(blobs, 3)
     assert _later(cache, clock).manifest.version == 3
     assert cache.status(PIPELINE)["last_error"] is None
@@ -217,6 +218,24 @@ def test_a_mended_model_under_a_new_version_is_not_held_up(blobs: MemoryBlobs, c
     assert _later(cache, clock).manifest.version == 3
 
 
+def test_two_bad_models_in_turn_keep_the_champion(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
+    """The second one's refusal does not hide the first one's reason, and each is looked at when it is named."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    for failures, (version, model, problem) in enumerate(
+        [(2, graph(7), "version 2"), (3, b"cut off", "version 3"), (2, graph(8), "version 2")], start=1
+    ):
+        publish(blobs, version, model=model)
+        assert _later(cache, clock).manifest.version == 1
+        status = cache.status(PIPELINE)
+        assert problem in status["last_error"]
+        assert (status["failures"], status["version"]) == (failures, 1)
+    publish(blobs, 1)
+    assert _later(cache, clock).manifest.version == 1
+    assert cache.status(PIPELINE)["last_error"] is None, "the pointer is back at what serves"
+    assert cache.status(PIPELINE)["swaps"] == 1
+
+
 def test_a_version_with_the_bytes_of_the_last_one_is_still_a_new_version(
     blobs: MemoryBlobs, cache: ModelCache, clock: Clock
 ) -> None:
@@ -264,6 +283,25 @@ def test_a_pointer_that_cannot_be_read_changes_nothing(
     blobs.put(pointer_path(PIPELINE), document)
     assert _later(cache, clock).manifest.version == 1
     assert "pointer cannot be read" in cache.status(PIPELINE)["last_error"]
+
+
+def test_a_pointer_that_cannot_be_read_is_read_and_counted_once(
+    counting: tuple[Counting, ModelCache], clock: Clock
+) -> None:
+    blobs, cache = counting
+    cache.active(PIPELINE)
+    blobs.put(pointer_path(PIPELINE), b"[]")
+    blobs.fetched = 0
+    for _ in range(5):
+        _later(cache, clock)
+        assert "pointer cannot be read" in cache.status(PIPELINE)["last_error"]
+    assert blobs.fetched == 1, "it is known that it has not changed"
+    assert cache.status(PIPELINE)["failures"] == 1
+    publish(blobs, 2)
+    assert _later(cache, clock).manifest.version == 2
+    assert cache.status(PIPELINE)["last_error"] is None
+    _later(cache, clock)
+    assert cache.status(PIPELINE)["last_error"] is None
 
 
 @pytest.mark.parametrize("document", NO_DOCUMENTS)
@@ -347,6 +385,18 @@ def test_a_pointer_to_a_manifest_elsewhere_is_refused(blobs: MemoryBlobs, cache:
     assert "from their own place in the models container only" in cache.status(PIPELINE)["last_error"]
 
 
+def test_a_pointer_that_names_what_serves_in_another_place_is_told(
+    blobs: MemoryBlobs, cache: ModelCache, clock: Clock
+) -> None:
+    """A process that starts with such a pointer would refuse it, so those that run say so too."""
+    publish(blobs, 1)
+    cache.active(PIPELINE)
+    pointer = blobs.get(pointer_path(PIPELINE)).data.replace(b"/flights/versions", b"/trains/versions")
+    blobs.put(pointer_path(PIPELINE), pointer)
+    assert _later(cache, clock).manifest.version == 1
+    assert "from their own place in the models container only" in cache.status(PIPELINE)["last_error"]
+
+
 def test_failures_are_counted(blobs: MemoryBlobs, cache: ModelCache, clock: Clock) -> None:
     def counters() -> tuple[int, int, int]:
         status = cache.status(PIPELINE)
@@ -371,15 +421,17 @@ def test_failures_are_counted(blobs: MemoryBlobs, cache: ModelCache, clock: Cloc
 
 
 class Counting(MemoryBlobs):
-    """Storage that counts how often it is asked for the pointer."""
+    """Storage that counts how often it is asked for the pointer, and how often it gives it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = 0
+        self.asked = self.fetched = 0
 
     def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
         self.asked += 1
-        return super().get_if_changed(path, etag=etag)
+        blob = super().get_if_changed(path, etag=etag)
+        self.fetched += blob is not None
+        return blob
 
 
 @pytest.fixture
@@ -624,6 +676,16 @@ def test_what_nobody_promoted_is_not_served_from_disk(blobs: MemoryBlobs, tmp_pa
     ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
     with pytest.raises(NoModelYet, match="nothing was promoted"):
         ModelCache(MemoryBlobs(), tmp_path, 1.0).active(PIPELINE)
+
+
+def test_what_was_remembered_of_another_pipeline_is_not_served(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    publish(blobs, 1)
+    ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
+    (path,) = (tmp_path / "champions").iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"flights"', b'"trains"'))
+    blobs.away = True
+    with pytest.raises(NoModelYet, match="of version 1 of trains"):
+        ModelCache(blobs, tmp_path, 1.0).active(PIPELINE)
 
 
 def test_a_restart_does_not_download_the_model_again(blobs: MemoryBlobs, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -93,6 +94,38 @@ def test_a_damaged_file_is_removed_and_can_be_stored_again(tmp_path: Path) -> No
     assert cache.read(sha256) == model
 
 
+def test_a_damaged_file_that_cannot_be_removed_is_none_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk: what it should be is in storage."""
+    cache, (sha256, model) = DiskCache(tmp_path), _model(1)
+    cache.store(sha256, model)
+    (tmp_path / "models" / f"{sha256}.onnx").write_bytes(b"damaged")
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.read(sha256) is None
+
+
+def test_a_swap_in_another_process_does_not_mix_two_champions(tmp_path: Path) -> None:
+    first, second = _model(1), _model(2)
+
+    class Late(DiskCache):
+        """Another process swaps while this one reads the model."""
+
+        def read(self, sha256: str) -> bytes | None:
+            found = super().read(sha256)
+            DiskCache(tmp_path).remember("flights", _manifest(second[0]))
+            return found
+
+    DiskCache(tmp_path).store(*first)
+    DiskCache(tmp_path).store(*second)
+    DiskCache(tmp_path).remember("flights", _manifest(first[0]))
+    assert Late(tmp_path).recall("flights") == (_manifest(first[0]), first[1])
+
+
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"model_sha256": "../../../etc/passwd"}', b"\xff"])
 def test_a_champion_that_cannot_be_read_is_none(tmp_path: Path, manifest: bytes) -> None:
     cache = DiskCache(tmp_path)
@@ -100,16 +133,29 @@ def test_a_champion_that_cannot_be_read_is_none(tmp_path: Path, manifest: bytes)
     assert cache.recall("flights") is None
 
 
+def test_a_champion_that_somebody_else_wrote_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory that all users of a machine may write, anybody could name a model."""
+    cache, (sha256, model) = DiskCache(tmp_path), _model(1)
+    cache.store(sha256, model)
+    cache.remember("flights", _manifest(sha256))
+    assert cache.recall("flights") == (_manifest(sha256), model)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    assert cache.recall("flights") is None
+    assert cache.read(sha256) == model, "whoever wrote it: the hash is from storage"
+
+
 def test_what_a_killed_process_left_goes_in_time(tmp_path: Path) -> None:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    for name in (".tmp-dead", ".tmp-alive"):
-        (folder / name).write_bytes(b"half")
     long_ago = time.time() - 2 * ABANDONED_AFTER_SECONDS
-    os.utime(folder / ".tmp-dead", (long_ago, long_ago))
+    for folder in ("models", "champions"):
+        (tmp_path / folder).mkdir()
+        for name in (".tmp-dead", ".tmp-alive"):
+            (tmp_path / folder / name).write_bytes(b"half")
+        os.utime(tmp_path / folder / ".tmp-dead", (long_ago, long_ago))
     sha256, model = _model(1)
     DiskCache(tmp_path).store(sha256, model)
-    assert {path.name for path in folder.iterdir()} == {".tmp-alive", f"{sha256}.onnx"}
+    left = {path.name for path in tmp_path.glob("*/*")}
+    assert left == {".tmp-alive", f"{sha256}.onnx"}
 
 
 def test_two_versions_of_the_same_bytes_keep_their_manifests(tmp_path: Path) -> None:

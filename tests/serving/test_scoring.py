@@ -1,25 +1,27 @@
-"""MLflow's scoring protocol. tests/integration/test_mlflow.py compares it with `mlflow models serve`."""
+"""MLflow's scoring protocol. test_alike.py and tests/integration/test_mlflow.py compare it with MLflow's."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import mlflow.version
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.limits import Limits
-from serving.scoring import MLFLOW_VERSION
+from serving.scoring import MLFLOW_VERSION, read_feed, read_table
 from serving.service import InferenceService
 from serving.tables import NOT_A_VALUE, from_csv
 from tests.fakes.blobs import MemoryBlobs
-from tests.serving.graphs import PIPELINE, expected, publish
+from tests.serving.graphs import PIPELINE, SIGNATURE, expected, publish
 from tests.serving.requests import JSON_VALUES, body, read
 
 ROW = {"distance": 100.0, "carrier": "AA", "at": 0.0}
@@ -83,7 +85,15 @@ def test_a_nan_is_read_and_never_written(service: InferenceService, blobs: Memor
             b"distance,carrier,at\n1,AA,0\n2,AA,noon\n",
             CSV,
             "INVALID_PARAMETER_VALUE",
-            "row 1: at is not a number: 'noon'",
+            "row 1: at is not an ISO 8601 time: 'noon'",
+        ),
+        *(
+            (sent, {}, "BAD_REQUEST", "the body is not JSON")
+            for sent in (
+                b'{"dataframe_records": [{"distance": 1, "carrier": "\\ud800", "at": 0}]}',
+                b'{"dataframe_records": {"\xed\xa0\x80": 1}}',
+                '{"dataframe_records": {"\\ud800": 1}}'.encode("utf-16"),
+            )
         ),
         (b'distance\n"', CSV, "BAD_REQUEST", "the CSV cannot be read"),
         (b"distance\n" + b"1" * 200_000, CSV, "BAD_REQUEST", "the CSV cannot be read: field larger than field limit"),
@@ -100,6 +110,16 @@ def test_an_error_has_mlflows_shape(
     assert document["error_code"] == code
     assert message in document["message"]
     assert len(answer.body) < 1000
+
+
+def test_a_time_is_a_number_or_a_text(service: InferenceService, blobs: MemoryBlobs) -> None:
+    at = {"2013-03-14T17:29:00Z": 1363282140.0, "0": 0.0, "1.5": 1.5, "": math.nan, "NaT": math.nan}
+    lines = "".join(f"1,AA,{written}\n" for written in at)
+    csv_table = read_table(f"distance,carrier,at\n{lines}".encode(), "text/csv")
+    np.testing.assert_array_equal(read_feed(csv_table, SIGNATURE)["at"], list(at.values()))
+    records = [{**ROW, "at": "2013-03-14T17:29:00Z"}, {**ROW, "at": None}]
+    json_table = read_table(body({"dataframe_records": records}), None)
+    np.testing.assert_array_equal(read_feed(json_table, SIGNATURE)["at"], [1363282140.0, math.nan])
 
 
 def test_errors_that_are_not_the_requests(blobs: MemoryBlobs, tmp_path: Path) -> None:
@@ -194,6 +214,30 @@ def ready_service(tmp_path_factory: pytest.TempPathFactory) -> InferenceService:
 @given(document=NEARLY | JSON_VALUES)
 def test_whatever_json_is_sent_is_answered(ready_service: InferenceService, document: Any) -> None:
     answer = ready_service.invocations(PIPELINE, body(document))
+    assert answer.status in {200, 400}
+    read(answer)
+
+
+BROKEN = st.text(st.characters(categories=["Cs", "Lu"]), max_size=2)
+"""Texts with halves of surrogate pairs, which Python's reader of JSON lets through and orjson does not."""
+
+
+@given(
+    document=st.dictionaries(
+        LAYOUTS | BROKEN,
+        st.dictionaries(
+            st.sampled_from(["columns", "data"]) | BROKEN, st.lists(BROKEN | st.lists(BROKEN, max_size=2), max_size=2)
+        )
+        | st.lists(st.fixed_dictionaries({"distance": BROKEN, "carrier": BROKEN, "at": BROKEN}), min_size=1, max_size=2)
+        | BROKEN,
+        max_size=2,
+    ),
+    encoding=st.sampled_from(["ascii", "utf-8", "utf-16", "utf-32"]),
+)
+def test_whatever_texts_are_sent_are_answered(ready_service: InferenceService, document: Any, encoding: str) -> None:
+    """Also in UTF-16, and with the NaN for whose sake Python's reader is asked at all."""
+    text = json.dumps({**document, "more": math.nan}, ensure_ascii=encoding == "ascii")
+    answer = ready_service.invocations(PIPELINE, text.encode(encoding, "surrogatepass"))
     assert answer.status in {200, 400}
     read(answer)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.blobs import Blob
 from serving.answers import STATUSES
 from serving.errors import ServingError
 from serving.limits import Limits
@@ -94,6 +97,24 @@ def test_a_mistake_in_a_row_is_pointed_at(service: InferenceService, blobs: Memo
     assert (error["row"], error["column"]) == (1, "distance")
 
 
+def test_a_refusal_names_the_version_that_judged(service: InferenceService, blobs: MemoryBlobs) -> None:
+    """What is wrong with a request hangs on the model's columns, and the next version may have others."""
+    publish(blobs, 1)
+    named = {"x-ratchet-model-version": "1", "x-ratchet-run": "run-1"}
+    wrong = {"dataframe_records": [{**ROW, "distance": "far"}]}
+    refused = [
+        service.predict(PIPELINE, body({"distance": "far"})),
+        service.infer(PIPELINE, body({"inputs": [tensor("distance", "BYTES", ["far"])]})),
+        service.infer(PIPELINE, body({"inputs": [tensor("distance", "BYTES", ["far"])]}), "1"),
+        service.invocations(PIPELINE, body(wrong)),
+    ]
+    for answer in refused:
+        assert answer.status == 400
+        assert named.items() <= answer.headers.items()
+        assert answer.headers["content-type"] == "application/json"
+    assert "x-ratchet-model-version" not in service.predict("nothing", body(ROW)).headers
+
+
 def test_a_body_beyond_the_limit_is_refused(service: InferenceService, blobs: MemoryBlobs) -> None:
     publish(blobs, 1)
     answer = service.predict(PIPELINE, b" " * (Limits().body_bytes + 1))
@@ -123,6 +144,41 @@ def test_a_request_that_takes_too_long_is_given_up(blobs: MemoryBlobs, tmp_path:
     answer = service.predict(PIPELINE, body([ROW] * (CHUNK_ROWS * 10)))
     assert answer.status == 504
     assert "not ready within 8 s; send fewer rows" in read(answer)["error"]["message"]
+
+
+class Hanging(MemoryBlobs):
+    """Storage that does not answer until the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        assert self.gate.wait(60)
+        return super().get(path, if_match=if_match)
+
+    def get_if_changed(self, path: str, *, etag: str | None) -> Blob | None:
+        assert self.gate.wait(60)
+        return super().get_if_changed(path, etag=etag)
+
+
+def test_a_request_has_its_answer_in_time_although_storage_hangs(tmp_path: Path) -> None:
+    blobs = Hanging()
+    service = InferenceService(blobs, tmp_path, 60.0, lambda: (PIPELINE,), limits=Limits(seconds=0.05))
+    answers = [
+        service.predict(PIPELINE, body(ROW)),
+        service.infer(PIPELINE, b"{}", "1"),
+        service.invocations(PIPELINE, b"{}"),
+        service.metadata(PIPELINE),
+        service.model_ready(PIPELINE, "1"),
+        service.ping(PIPELINE),
+    ]
+    assert [answer.status for answer in answers] == [503] * len(answers)
+    assert all("retry-after" in answer.headers for answer in answers)
+    (entry,) = read(service.repository_index())
+    assert entry["state"] == "UNAVAILABLE"
+    assert not blobs.gate.is_set(), "storage still has not answered"
+    blobs.gate.set()
 
 
 def test_many_rows_are_answered_like_each_alone(service: InferenceService, blobs: MemoryBlobs) -> None:
@@ -177,6 +233,44 @@ def test_whatever_is_sent_to_predict_is_answered(ready_service: InferenceService
     answer = ready_service.predict(PIPELINE, sent)
     assert answer.status in {200, 400}
     read(answer)
+
+
+HEADERS = {
+    "content-encoding": ("gzip", "deflate", "gzip, gzip", "identity"),
+    "accept-encoding": ("gzip;q=nan", "*;q=inf", "deflate;q=-1", "gzip;q=", ",;,", "gzip;q=1e999"),
+    "inference-header-content-length": ("0", "2", "-1", "+2", "٣", "1e3", "²"),
+    "content-type": ("text/csv", "application/json; charset=utf-8", ";;"),
+}
+
+
+@given(
+    headers=st.fixed_dictionaries(
+        {}, optional={name: st.text(max_size=12) | st.sampled_from(values) for name, values in HEADERS.items()}
+    ),
+    sent=st.binary(max_size=20) | st.sampled_from([body([ROW] * 40), b"{}", gzip.compress(b"{}")]),
+)
+def test_whatever_headers_are_sent_are_answered(
+    ready_service: InferenceService, headers: dict[str, str], sent: bytes
+) -> None:
+    answers = [
+        ready_service.predict(PIPELINE, sent, headers),
+        ready_service.infer(PIPELINE, sent, headers=headers),
+        ready_service.invocations(PIPELINE, sent, headers),
+        ready_service.repository_index(sent, headers),
+    ]
+    assert {answer.status for answer in answers} <= {200, 400, 415}
+
+
+@given(name=st.text(max_size=30), version=st.text(max_size=12))
+def test_whatever_is_asked_for_by_name_is_answered(ready_service: InferenceService, name: str, version: str) -> None:
+    for answer in (
+        ready_service.predict(name, body(ROW)),
+        ready_service.metadata(PIPELINE, version),
+        ready_service.infer(PIPELINE, body(ROW), version),
+        ready_service.ping(name),
+        ready_service.mlflow_version(name),
+    ):
+        assert answer.status in {404} or version == "1"
 
 
 def test_the_names_are_asked_for_once(blobs: MemoryBlobs, tmp_path: Path) -> None:
@@ -238,9 +332,60 @@ def test_every_serving_error_has_a_status(kind: type[ServingError]) -> None:
     assert any(issubclass(kind, known) for known, _ in STATUSES)
 
 
-def test_importing_the_service_imports_nothing_heavy() -> None:
-    heavy = ["lightgbm", "sklearn", "scipy", "pandas", "mlflow", "polars", "pyarrow", "onnx", "numpy", "azure"]
-    code = f"import sys, serving.service; print([m for m in {heavy!r} if m in sys.modules])"
+HEAVY = ("lightgbm", "sklearn", "scipy", "pandas", "mlflow", "polars", "pyarrow", "onnx", "pydantic", "yaml")
+
+
+def _loaded(code: str, modules: tuple[str, ...], *arguments: str) -> list[str]:
+    """Which of these modules a fresh process has after some code."""
+    command = [
+        sys.executable,
+        "-c",
+        f"{code}\nimport json; print(json.dumps([m for m in {modules!r} if m in sys.modules]))",
+    ]
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded: list[str] = json.loads(done.stdout)
+    return loaded
+
+
+def test_importing_the_service_imports_nothing_heavy() -> None:
+    assert _loaded("import sys, serving.service", (*HEAVY, "numpy", "azure")) == []
+
+
+ANSWER = """
+import sys
+from pathlib import Path
+from adapters import azure_blobs
+from serving.service import InferenceService
+from tests.fakes.blobs import MemoryBlobs
+
+blobs, folder = MemoryBlobs(), Path(sys.argv[1])
+for path in folder.rglob("*.*"):
+    blobs.put(str(path.relative_to(folder)), path.read_bytes())
+service = InferenceService(blobs, Path(sys.argv[2]), 60.0, lambda: ("flights",))
+row = b'{"distance": 1.5, "carrier": "AA", "at": "2013-01-01"}'
+tensors = b'{"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [1.5]}]'
+answers = [
+    service.predict("flights", row),
+    service.predict("flights", b'{"columns": {"distance": [1.5]}}', {"accept-encoding": "gzip"}),
+    service.infer("flights", tensors + b"}"),
+    service.infer("flights", tensors + b', "parameters": {"binary_data_output": true}}', "1"),
+    service.invocations("flights", b'{"dataframe_records": [' + row + b"]}"),
+    service.invocations("flights", b"distance,carrier,at\\n1.5,AA,0\\n", {"content-type": "text/csv"}),
+    service.metadata("flights"), service.repository_index(), service.ready(), service.description(),
+]
+assert [answer.status for answer in answers] == [200] * len(answers), answers
+"""
+
+
+def test_answering_in_every_protocol_loads_nothing_heavy(blobs: MemoryBlobs, tmp_path: Path) -> None:
+    """numpy, onnxruntime, orjson and the storage client, and no more than they bring."""
+    publish(blobs, 1)
+    for info in blobs.list("models/"):
+        path = tmp_path / "stored" / info.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blobs.get(info.path).data)
+    modules = (*HEAVY, "numpy", "onnxruntime", "orjson")
+    arguments = (str(tmp_path / "stored"), str(tmp_path / "cache"))
+    assert _loaded(ANSWER, modules, *arguments) == ["numpy", "onnxruntime", "orjson"]

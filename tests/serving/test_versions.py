@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from adapters.blobs import Blob
 from adapters.pointer import pointer_path, version_path
 from serving.cache import ActiveModel, CacheLimits, ModelCache
 from serving.errors import ModelRefused, UnknownModel, VersionUnavailable
+from serving.limits import Deadline
 from serving.service import InferenceService
 from serving.versions import AWAY_SECONDS, MISSING_SECONDS, MOST_FAILURES, REFUSED_SECONDS
 from tests.fakes.blobs import MemoryBlobs
@@ -179,6 +182,56 @@ def test_who_asks_at_the_same_time_shares_one_load(cache: ModelCache, blobs: Cou
         models = list(pool.map(ask, range(8)))
     assert all(model is models[0] for model in models)
     assert blobs.looked == 1
+
+
+class Hanging(Counting):
+    """Storage that answers a look-up of a manifest only once the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def get(self, path: str, *, if_match: str | None = None) -> Blob:
+        if path.endswith("model.json"):
+            assert self.gate.wait(30)
+        return super().get(path, if_match=if_match)
+
+
+def test_nobody_waits_for_a_version_beyond_the_deadline(tmp_path: Path) -> None:
+    """Storage that hangs says so only after many seconds. The load goes on, and then the version is there."""
+    blobs = Hanging()
+    publish(blobs, 3)
+    blobs.delete(pointer_path(PIPELINE))
+    cache = ModelCache(blobs, tmp_path, 60.0)
+    for _ in range(2):
+        with pytest.raises(VersionUnavailable, match="still being loaded"):
+            cache.version(PIPELINE, "3", Deadline(time.monotonic, 0.05))
+    assert not blobs.gate.is_set()
+    blobs.gate.set()
+    assert cache.version(PIPELINE, "3").manifest.version == 3
+    assert blobs.looked == 1, "the load that was begun"
+
+
+def test_what_waits_to_be_loaded_is_bounded(tmp_path: Path) -> None:
+    blobs = Hanging()
+    cache = ModelCache(blobs, tmp_path, 60.0)
+    reasons = []
+    for version in range(MOST_FAILURES + 10):
+        with pytest.raises(VersionUnavailable) as caught:
+            cache.version(PIPELINE, str(version), Deadline(time.monotonic, 0.0))
+        reasons.append(str(caught.value))
+    assert ["still being loaded" in reason for reason in reasons] == [True] * MOST_FAILURES + [False] * 10
+    blobs.gate.set()
+
+
+def test_a_process_without_a_thread_to_spare_loads_it_all_the_same(
+    blobs: Counting, clock: Clock, tmp_path: Path
+) -> None:
+    def start(work: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    cache = ModelCache(blobs, tmp_path, 1.0, clock=clock, start=start)
+    assert cache.version(PIPELINE, "3").manifest.version == 3
 
 
 def test_over_http_a_version_is_found_or_not(blobs: Counting, tmp_path: Path) -> None:
