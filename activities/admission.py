@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from activities.dependencies import Dependencies
-from activities.live import Champion
-from activities.pointing import DoesNotServe, checked, withdrawn_dataset
+from activities.live import Champion, DoesNotServe
+from activities.pointing import checked, withdrawal
 from models.manifest import Manifest
 
 
@@ -58,11 +58,12 @@ def admit(
 
 
 def _objections(candidate: Candidate, manifest: Manifest, champion: Champion | None) -> Iterator[Objection]:
-    number, live = candidate.version, champion.pointer.champion.version if champion else None
-    withdrawn = withdrawn_dataset(champion.pointer, manifest.lineage.dataset) if champion else None
+    number, live = candidate.version, champion.version if champion else None
+    withdrawn = withdrawal(champion.pointer, manifest.lineage.dataset, number) if champion else None
     if withdrawn is not None:
-        same = f"version {number} comes from the same dataset as version {withdrawn.version}"
-        yield Objection("withdrawn", f"{same}, which was rolled back ({withdrawn.why})")
+        same = f"comes from the same dataset as version {withdrawn.version}, which"
+        which = "" if withdrawn.version == number else f"{same} "
+        yield Objection("withdrawn", f"version {number} {which}was rolled back ({withdrawn.why})")
     if live != candidate.rival:
         was, now = _named(candidate.rival), _named(live)
         yield Objection("outrun", f"version {number} was compared with {was}, but {now} is live by now")

@@ -25,7 +25,7 @@ def promote(run: RunRef, to: Dependencies) -> Done:
     sentence = workspace.read("decision.json")["sentence"]
     found = finish_decided(run.pipeline, to)
     champion = read_champion(to.blobs, run.pipeline)
-    if champion is not None and champion.pointer.champion.version == number:
+    if champion is not None and champion.version == number:
         return Done(sentence=f"version {number} is live")
     candidate = Candidate(run.pipeline, number, workspace.read("evaluation.json")["champion_version"])
     admitted = admit(candidate, champion, to)
