@@ -76,6 +76,11 @@ class MemoryRegistry:
             raise NoSuchVersion(f"there is no version {version}")
 
 
+def at_once(work: Callable[[], None]) -> None:
+    """Does what others leave to a thread of its own."""
+    work()
+
+
 class Listener:
     """Implements adapters.events.EventPublisher by remembering."""
 
