@@ -31,7 +31,8 @@ class Candidate:
 class Objection:
     """What speaks against it, as the rest of a sentence."""
 
-    kind: Literal["does not serve", "withdrawn", "outrun"]
+    kind: Literal["does not serve", "rolled back", "withdrawn", "outrun"]
+    """`rolled back` itself, or `withdrawn` because another version of its dataset was."""
     sentence: str
 
 
@@ -60,10 +61,11 @@ def admit(
 def _objections(candidate: Candidate, manifest: Manifest, champion: Champion | None) -> Iterator[Objection]:
     number, live = candidate.version, champion.version if champion else None
     withdrawn = withdrawal(champion.pointer, manifest.lineage.dataset, number) if champion else None
-    if withdrawn is not None:
-        same = f"comes from the same dataset as version {withdrawn.version}, which"
-        which = "" if withdrawn.version == number else f"{same} "
-        yield Objection("withdrawn", f"version {number} {which}was rolled back ({withdrawn.why})")
+    if withdrawn is not None and withdrawn.version == number:
+        yield Objection("rolled back", f"version {number} was rolled back ({withdrawn.why})")
+    elif withdrawn is not None:
+        same = f"version {number} comes from the same dataset as version {withdrawn.version}"
+        yield Objection("withdrawn", f"{same}, which was rolled back ({withdrawn.why})")
     if live != candidate.rival:
         was, now = _named(candidate.rival), _named(live)
         yield Objection("outrun", f"version {number} was compared with {was}, but {now} is live by now")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from activities.contracts import Finish
-from activities.decisions import DECISION
+from activities.decisions import DECISION, WHY
 from activities.live import DoesNotServe, read_champion
 from activities.reconcile import reconcile
 from activities.rollback import NothingToRollBack, rollback
@@ -60,6 +60,9 @@ def test_the_same_dataset_does_not_come_back_by_itself_new_data_does(world: Worl
     assert record["outcome"] == "kept"
     assert "comes from the same dataset as version 3, which was rolled back (odd scores)" in record["sentence"]
     assert live(world).champion.version == 2
+    assert world.mlflow.tags[4, DECISION] == "refused"
+    assert "was rolled back (odd scores)" in world.mlflow.tags[4, WHY]
+    assert world.mlflow.tags[3, DECISION] == "promoted", "the reconciler has yet to say what became of it"
     world.upload("more.csv", rows(30, noise=0.1))
     assert world.run()["outcome"] == "promoted"
     champion = read_champion(world.blobs, PIPELINE)
