@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from activities.dependencies import Dependencies
-from activities.live import Champion
-from activities.pointing import DoesNotServe, checked, withdrawn_dataset
+from activities.live import Champion, DoesNotServe
+from activities.pointing import checked, withdrawal
 from models.manifest import Manifest
 
 
@@ -31,7 +31,8 @@ class Candidate:
 class Objection:
     """What speaks against it, as the rest of a sentence."""
 
-    kind: Literal["does not serve", "withdrawn", "outrun"]
+    kind: Literal["does not serve", "rolled back", "withdrawn", "outrun"]
+    """`rolled back` itself, or `withdrawn` because another version of its dataset was."""
     sentence: str
 
 
@@ -58,9 +59,11 @@ def admit(
 
 
 def _objections(candidate: Candidate, manifest: Manifest, champion: Champion | None) -> Iterator[Objection]:
-    number, live = candidate.version, champion.pointer.champion.version if champion else None
-    withdrawn = withdrawn_dataset(champion.pointer, manifest.lineage.dataset) if champion else None
-    if withdrawn is not None:
+    number, live = candidate.version, champion.version if champion else None
+    withdrawn = withdrawal(champion.pointer, manifest.lineage.dataset, number) if champion else None
+    if withdrawn is not None and withdrawn.version == number:
+        yield Objection("rolled back", f"version {number} was rolled back ({withdrawn.why})")
+    elif withdrawn is not None:
         same = f"version {number} comes from the same dataset as version {withdrawn.version}"
         yield Objection("withdrawn", f"{same}, which was rolled back ({withdrawn.why})")
     if live != candidate.rival:

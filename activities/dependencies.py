@@ -45,8 +45,8 @@ class Dependencies:
         return Workspace(self.blobs, pipeline, run)
 
     def tell(self, notice: Notice) -> None:
-        """Publishes an event. What it tells has happened: a topic that is away does not undo it, the event waits in the
-        outbox then. Raises what storage raises."""
+        """Publishes an event. What it tells has happened: a topic that is away or slow holds nobody up, the event waits
+        in the outbox then. Raises what storage raises."""
         self.events.publish(notice)
 
     def now(self) -> str:

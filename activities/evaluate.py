@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
 from activities.export import holdout_frames
-from activities.live import Champion, read_champion
+from activities.live import read_champion, read_champions_manifest
 from activities.workspace import Workspace
-from models.manifest import HoldoutRule, Lineage, LineagePartition, Signature
+from models.manifest import HoldoutRule, Lineage, LineagePartition, Manifest, Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,13 +31,14 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
 
     workspace = to.workspace(run.pipeline, run.run)
     spec, dataset, exported = workspace.spec(), workspace.read("dataset.json"), workspace.read("export.json")
-    champion = read_champion(to.blobs, run.pipeline)
+    live = read_champion(to.blobs, run.pipeline)
+    champion = read_champions_manifest(live, to.blobs) if live is not None else None
     uncompared = _uncompared(champion, exported)
-    rival = to.blobs.get(champion.manifest.model_path).data if champion is not None and not uncompared else None
+    rival = to.blobs.get(champion.model_path).data if champion is not None and not uncompared else None
     model = to.blobs.get(workspace.challenger_path(exported["sha256"])).data
     judged = _Judged(spec, champion, model, rival, to.threads)
     # Where the champion is not compared, what it has seen does not matter.
-    taught = _Taught(champion.manifest.lineage, dataset) if champion is not None and rival is not None else None
+    taught = _Taught(champion.lineage, dataset) if champion is not None and rival is not None else None
     holdout_rows = 0
     for entry, frame, folds in holdout_frames(workspace, dataset):
         holdout_rows += frame.height
@@ -55,7 +56,7 @@ def evaluate(run: RunRef, to: Dependencies) -> Done:
             "vanished_rows": taught.vanished_rows if taught is not None else 0,
             "challenger": metrics.to_dict(),
             "champion": metrics_of(scores["labels"], scores["champion"], by).to_dict() if rival is not None else None,
-            "champion_version": champion.pointer.champion.version if champion is not None else None,
+            "champion_version": champion.version if champion is not None else None,
             "uncompared": uncompared,
             "slices": judged.slices(by, scores),
             "latency_ms": asdict(measure_latency(model, judged.one_row, time.perf_counter)) if judged.one_row else None,
@@ -69,7 +70,7 @@ class _Judged:
     """The rows that both models were asked, partition after partition, and their answers."""
 
     spec: PipelineSpec
-    champion: Champion | None
+    champion: Manifest | None
     model: bytes
     rival: bytes | None
     threads: int
@@ -88,7 +89,7 @@ class _Judged:
         added = {"labels": frame[LABEL].to_numpy(), "groups": folds}
         added["challenger"] = score(self.model, columns, threads=self.threads)
         if self.champion is not None and self.rival is not None:
-            known = {column.name: columns[column.name] for column in self.champion.manifest.signature.inputs}
+            known = {column.name: columns[column.name] for column in self.champion.signature.inputs}
             added["champion"] = score(self.rival, known, threads=self.threads)
         for name, array in added.items():
             self.arrays.setdefault(name, []).append(array)
@@ -135,17 +136,16 @@ def _write_scores(workspace: Workspace, scores: Mapping[str, np.ndarray[Any, Any
     workspace.write_bytes("scores.npz", buffer.getvalue())
 
 
-def _uncompared(champion: Champion | None, exported: dict[str, Any]) -> str:
+def _uncompared(champion: Manifest | None, exported: dict[str, Any]) -> str:
     """Why the champion cannot be judged on today's rows, or ''.
 
     It can when they have all the columns that it reads, and it answers the same question.
     """
     if champion is None:
         return ""
-    version, theirs = champion.pointer.champion.version, champion.manifest.signature
+    version, theirs = champion.version, champion.signature
     ours = Signature.from_dict(exported["signature"])
-    same_classes = theirs.classes == ours.classes or theirs.task == "binary"
-    if theirs.task != ours.task or not same_classes:
+    if theirs.task != ours.task or not _same_question(theirs, ours):
         what = f"a {theirs.task} model" if theirs.task != ours.task else "of other classes"
         return f"the champion (version {version}) cannot be compared: it is {what}"
     lacking = [column.name for column in theirs.inputs if column not in ours.inputs]
@@ -153,6 +153,15 @@ def _uncompared(champion: Champion | None, exported: dict[str, Any]) -> str:
         return ""
     columns = ", ".join(lacking)
     return f"the champion (version {version}) cannot be compared: it reads {columns}, which the pipeline no longer has"
+
+
+def _same_question(theirs: Signature, ours: Signature) -> bool:
+    """Whether a probability in the same place is of the same. The two classes of a binary model may have got other
+    names, but not each other's: then it is of the opposite."""
+    if theirs.task != "binary":
+        return theirs.classes == ours.classes
+    renamed = theirs.positive not in ours.classes and ours.positive not in theirs.classes
+    return theirs.positive == ours.positive or renamed
 
 
 class _Taught:

@@ -1,7 +1,6 @@
 """The one way in which the champion changes: a version that has proved itself, and a compare-and-swap on the pointer.
 
 RatchetError
-├── DoesNotServe   a version fails the check that every champion has to pass; `reason` says which
 └── PointerMoved   somebody else moved the pointer in between
 """
 
@@ -9,10 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from activities.dependencies import Dependencies
-from activities.live import Champion
-from adapters.blobs import BlobConflict, BlobNotFound
+from activities.live import Champion, DoesNotServe, read_file, read_manifest
+from adapters.blobs import BlobConflict
 from adapters.pointer import (
     HISTORY_LENGTH,
     LivePointer,
@@ -22,17 +22,13 @@ from adapters.pointer import (
     Withdrawn,
     manifest_path,
     pointer_path,
+    version_path,
 )
 from models.errors import RatchetError, bounded
-from models.manifest import Manifest
+from models.manifest import Manifest, Signature
 
-
-class DoesNotServe(RatchetError):
-    """A version cannot be the champion."""
-
-    def __init__(self, pipeline: str, version: int, reason: str) -> None:
-        super().__init__(f"version {version} of {pipeline} cannot be served: {reason}")
-        self.pipeline, self.version, self.reason = pipeline, version, reason
+if TYPE_CHECKING:
+    from models.spec import PipelineSpec
 
 
 class PointerMoved(RatchetError):
@@ -56,16 +52,10 @@ def checked(pipeline: str, version: int, to: Dependencies) -> Manifest:
     """The manifest of a version that would serve: stored whole, answering as it did when it was made, and with the
     inputs and classes that the pipeline has. Raises DoesNotServe.
     """
-    try:
-        manifest = Manifest.from_dict(json.loads(to.blobs.get(manifest_path(pipeline, version)).data))
-        model = to.blobs.get(manifest.model_path).data
-    except BlobNotFound as exc:
-        raise DoesNotServe(pipeline, version, f"storage has no such version ({exc.path} is missing)") from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise DoesNotServe(pipeline, version, f"its model.json cannot be read: {bounded(exc)}") from exc
-    if (manifest.pipeline, manifest.version) != (pipeline, version):
-        belongs = f"its model.json belongs to version {manifest.version} of {manifest.pipeline}"
-        raise DoesNotServe(pipeline, version, belongs)
+    manifest = read_manifest(to.blobs, pipeline, version)
+    if manifest.model_path != version_path(pipeline, version, "model.onnx"):
+        raise DoesNotServe(pipeline, version, f"its model.json names another file: {bounded(manifest.model_path)}")
+    model = read_file(to.blobs, pipeline, version, manifest.model_path)
     _fits(manifest, to)
     _prove(model, manifest)
     return manifest
@@ -82,19 +72,33 @@ def _fits(manifest: Manifest, to: Dependencies) -> None:
         spec = to.specs.load(manifest.pipeline)
     except SpecError:
         return
-    for column in manifest.signature.inputs:
-        known = spec.columns.get(column.name)
-        if known is None or known.type != column.kind:
-            now = "has no such column" if known is None else f"has it as {known.type}"
-            reason = f"it wants the column {column.name} as {column.kind}, and the pipeline {now}"
-            raise DoesNotServe(manifest.pipeline, manifest.version, reason)
-    signature = manifest.signature
+    reason = _misfit(manifest.signature, spec)
+    if reason:
+        raise DoesNotServe(manifest.pipeline, manifest.version, reason)
+
+
+def _misfit(signature: Signature, spec: PipelineSpec) -> str:
+    """What about a version is not as the pipeline has it, or ''.
+
+    What it does with columns that it does not know is its own (unknown_columns), and so is whether some may be left out
+    (missing_columns). The order of the classes is that of the probabilities.
+    """
     if signature.task != spec.task:
-        reason = f"it is a {signature.task} model, and the pipeline's task is {spec.task}"
-        raise DoesNotServe(manifest.pipeline, manifest.version, reason)
-    if set(signature.classes) != set(spec.classes):
-        reason = f"it answers {', '.join(signature.classes)}, and the pipeline {', '.join(spec.classes)}"
-        raise DoesNotServe(manifest.pipeline, manifest.version, reason)
+        return f"it is a {signature.task} model, and the pipeline's task is {spec.task}"
+    for column in signature.inputs:
+        if column.name not in spec.inputs:
+            return (
+                f"it wants the column {column.name} as {column.kind}, and the pipeline's requests have no such column"
+            )
+        if column.kind != spec.columns[column.name].type:
+            known = spec.columns[column.name].type
+            return f"it wants the column {column.name} as {column.kind}, and the pipeline has it as {known}"
+    if signature.classes != spec.classes:
+        return f"it answers {', '.join(signature.classes)}, and the pipeline {', '.join(spec.classes)}"
+    positive = spec.label.positive if spec.task == "binary" else ""
+    if signature.positive != positive:
+        return f"its probability is of {signature.positive}, and the pipeline's of {positive}"
+    return ""
 
 
 def _prove(model: bytes, manifest: Manifest) -> None:
@@ -111,7 +115,7 @@ def _prove(model: bytes, manifest: Manifest) -> None:
 
 def point_at(manifest: Manifest, reason: Reason, champion: Champion | None, to: Dependencies) -> LivePointer:
     """Moves the pointer to a checked version, if it still is as `champion` was read. Raises PointerMoved."""
-    pointer = moved(manifest, reason, champion, now=to.now())
+    pointer = moved(manifest, reason, champion, leaves=_dataset_left(champion, reason, to), now=to.now())
     path, document = pointer_path(manifest.pipeline), json.dumps(pointer.to_dict(), indent=2).encode()
     try:
         to.blobs.put(
@@ -128,18 +132,34 @@ def point_at(manifest: Manifest, reason: Reason, champion: Champion | None, to: 
     return pointer
 
 
-def moved(manifest: Manifest, reason: Reason, champion: Champion | None, *, now: str) -> LivePointer:
-    """The pointer after a move. Whoever is chosen by a person is no longer withdrawn; who is rolled back is."""
+def _dataset_left(champion: Champion | None, reason: Reason, to: Dependencies) -> str:
+    """What the champion that is rolled back was made from. Its files may be why it goes: they need not be there."""
+    if champion is None or reason.kind != "rolled back":
+        return ""
+    live = champion.pointer.champion
+    try:
+        return live.dataset or read_manifest(to.blobs, champion.pointer.pipeline, live.version).lineage.dataset
+    except DoesNotServe:
+        return ""
+
+
+def moved(manifest: Manifest, reason: Reason, champion: Champion | None, *, leaves: str = "", now: str) -> LivePointer:
+    """The pointer after a move. Whoever is chosen by a person is no longer withdrawn; who is rolled back is, with the
+    dataset that it `leaves`.
+    """
     former = champion.pointer if champion else None
     version = LiveVersion(
-        manifest.version, manifest.run, manifest_path(manifest.pipeline, manifest.version), manifest.model_sha256
+        manifest.version,
+        manifest.run,
+        manifest_path(manifest.pipeline, manifest.version),
+        manifest.model_sha256,
+        manifest.lineage.dataset,
     )
     generation = former.generation + 1 if former else 1
     withdrawn = former.withdrawn if former else ()
     withdrawn = tuple(each for each in withdrawn if each.version != manifest.version)
     if champion is not None and reason.kind == "rolled back":
-        dataset = champion.manifest.lineage.dataset
-        withdrawn = (Withdrawn(champion.manifest.version, dataset, now, reason.why), *withdrawn)
+        withdrawn = (Withdrawn(champion.version, leaves, now, reason.why), *withdrawn)
     move = Move(
         generation=generation,
         kind=reason.kind,
@@ -163,6 +183,6 @@ def moved(manifest: Manifest, reason: Reason, champion: Champion | None, *, now:
     )
 
 
-def withdrawn_dataset(pointer: LivePointer, dataset: str) -> Withdrawn | None:
-    """The version that was rolled back and came from the same dataset, if there is one."""
-    return next((each for each in pointer.withdrawn if each.dataset == dataset), None)
+def withdrawal(pointer: LivePointer, dataset: str, version: int | None = None) -> Withdrawn | None:
+    """Of this version, or of another one that came from the same dataset, if it was rolled back."""
+    return next((each for each in pointer.withdrawn if each.dataset == dataset or each.version == version), None)

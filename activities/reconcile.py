@@ -12,6 +12,9 @@ last seen to agree:
                                            serving follows already; the alias is put back with a tag that says so
     deleted         any                    the alias is put back
 
+Before the first champion, any alias is a wish. An alias that cannot be put back names nothing: there is no champion
+yet, or the live version was deleted in the registry.
+
 Each step may be repeated, and every change of the pointer is a compare-and-swap, so any number of reconcilers may work
 at once; one that was overtaken looks again (activities/aligned.py). Moves of the pointer are told to who listens here
 too, so that one whose process died is told all the same; and what was decided is written on the versions
@@ -28,8 +31,8 @@ from typing import Literal
 from activities.aligned import Aligned, Sent, read_aligned, write_aligned
 from activities.decisions import MAX_TAG_CHARACTERS, of_moves, of_waiting, write_decisions
 from activities.dependencies import Dependencies
-from activities.live import Champion, read_champion
-from activities.pointing import DoesNotServe, PointerMoved, Reason, checked, point_at
+from activities.live import Champion, DoesNotServe, read_champion
+from activities.pointing import PointerMoved, Reason, checked, point_at
 from activities.waiting import read_waiting
 from adapters.events import EventType, Notice
 from adapters.pointer import LivePointer, Move, MoveKind
@@ -38,6 +41,10 @@ from models.errors import bounded
 
 REFUSED_TAG = "ratchet.refused"
 """Why a version that somebody wished to be the champion is not."""
+GONE = (
+    "the registry does not have it any more, so that no alias can name it. It is served all the same, until another "
+    "version is promoted, wished for or rolled back to"
+)
 WHO = "the alias champion in the registry"
 MOST_LOOKS = 5
 """Of one reconciler that is overtaken each time. Whoever overtakes it sees what it saw."""
@@ -48,7 +55,7 @@ EVENTS: dict[MoveKind, EventType] = {
     "rolled back": "Ratchet.ModelRolledBack",
 }
 
-type Outcome = Literal["no champion", "in line", "alias moved", "pointer moved", "refused"]
+type Outcome = Literal["no champion", "in line", "alias moved", "pointer moved", "refused", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,20 @@ class Reconciled:
     outcome: Outcome
     version: int | None
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look has found. `champion` is None before the first promotion."""
+
+    registry: Registry
+    aliases: Mapping[str, int]
+    champion: Champion | None
+    aligned: Aligned
+
+    @property
+    def live(self) -> int | None:
+        return self.champion.version if self.champion is not None else None
 
 
 def reconcile(pipeline: str, to: Dependencies) -> Reconciled:
@@ -86,72 +107,85 @@ class _Look:
         if champion is not None:
             aligned = tell_moves(champion.pointer, aligned, to)
         aligned = _tell_waiting(pipeline, aligned, to)
+        registry = to.registry()
+        seen = _Seen(registry, registry.aliases(pipeline), champion, aligned)
+        alias, live = seen.aliases.get(CHAMPION), seen.live
         if champion is None:
-            return Reconciled("no champion", None, "there is no champion")
-        registry, pointer = to.registry(), champion.pointer
-        live, aliases = pointer.champion.version, registry.aliases(pipeline)
-        alias, agreed = aliases.get(CHAMPION), aligned.agreed(pointer)
+            return Reconciled("no champion", None, "there is no champion") if alias is None else self._follow(seen)
+        pointer = champion.pointer
+        agreed = aligned.agreed(pointer)
         if alias == live:
-            self._note(registry, pointer, aligned, aliases)
+            self._note(seen, pointer, aligned)
             return Reconciled("in line", live, f"champion is version {live}")
         if alias is None or alias == agreed.version or aligned.is_late(alias, to.clock()):
-            self._put_back(registry, pointer, aligned, aliases)
-            return Reconciled("alias moved", live, f"the alias champion is at version {live}")
+            if self._put_back(seen):
+                return Reconciled("alias moved", live, f"the alias champion is at version {live}")
+            return Reconciled("gone", live, f"version {live} is live, but {GONE}")
         if agreed.generation != pointer.generation:
             reason = f"the champion was changed to version {live} ({pointer.why}) while the alias was moved, too"
-            return self._refuse(registry, pointer, aligned, aliases, reason)
-        return self._follow_alias(registry, champion, aligned, aliases)
+            return self._refuse(seen, reason)
+        return self._follow(seen)
 
-    def _follow_alias(
-        self, registry: Registry, champion: Champion, aligned: Aligned, aliases: Mapping[str, int]
-    ) -> Reconciled:
-        alias = aliases[CHAMPION]
+    def _follow(self, seen: _Seen) -> Reconciled:
+        alias = seen.aliases[CHAMPION]
         try:
             manifest = checked(self.pipeline, alias, self.to)
         except DoesNotServe as exc:
-            return self._refuse(registry, champion.pointer, aligned, aliases, exc.reason)
+            return self._refuse(seen, exc.reason)
         reason = Reason("followed", WHO, f"the alias champion was moved to version {alias}")
-        pointer = point_at(manifest, reason, champion, self.to)
-        aligned = tell_moves(pointer, aligned, self.to)
-        self._note(registry, pointer, aligned, aliases)
+        pointer = point_at(manifest, reason, seen.champion, self.to)
+        self._note(seen, pointer, tell_moves(pointer, seen.aligned, self.to))
         return Reconciled("pointer moved", alias, f"version {alias} is live, as the alias wished")
 
-    def _refuse(
-        self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int], reason: str
-    ) -> Reconciled:
+    def _refuse(self, seen: _Seen, reason: str) -> Reconciled:
         """The tag first: whoever sees the alias jump back finds it."""
-        alias, live = aliases[CHAMPION], pointer.champion.version
-        registry.tag(self.pipeline, alias, REFUSED_TAG, bounded(f"{self.to.now()}: {reason}", MAX_TAG_CHARACTERS))
-        self._put_back(registry, pointer, aligned, aliases)
-        return Reconciled("refused", live, f"version {alias} does not become the champion: {reason}")
+        alias = seen.aliases[CHAMPION]
+        seen.registry.tag(self.pipeline, alias, REFUSED_TAG, bounded(f"{self.to.now()}: {reason}", MAX_TAG_CHARACTERS))
+        self._put_back(seen)
+        return Reconciled("refused", seen.live, f"version {alias} does not become the champion: {reason}")
 
-    def _put_back(self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int]) -> None:
-        """Says what it is about to do first: done late, after the pointer has moved on, it would look like a wish."""
-        sent = Sent(pointer.champion.version, self.to.now())
-        aligned = write_aligned(self.pipeline, replace(aligned, sent=(*aligned.sent, sent)), self.to)
-        registry.set_alias(self.pipeline, CHAMPION, sent.version)
-        self.sent += (sent,)
-        self._note(registry, pointer, aligned, aliases)
+    def _put_back(self, seen: _Seen) -> bool:
+        """The alias to where the pointer is; whether it can be there. Else it names nothing: before the first champion,
+        and where the registry does not have the live version any more.
+        """
+        pointer, aligned = seen.champion.pointer if seen.champion is not None else None, seen.aligned
+        there = pointer is not None and seen.registry.knows(self.pipeline, pointer.champion.version)
+        if pointer is not None and there:
+            # Said first: done late, after the pointer has moved on, it would look like a wish.
+            sent = Sent(pointer.champion.version, self.to.now())
+            aligned = write_aligned(self.pipeline, replace(aligned, sent=(*aligned.sent, sent)), self.to)
+            seen.registry.set_alias(self.pipeline, CHAMPION, sent.version)
+            self.sent += (sent,)
+        elif CHAMPION in seen.aliases:
+            seen.registry.remove_alias(self.pipeline, CHAMPION)
+        if pointer is not None:
+            self._note(seen, pointer, aligned)
+        return there
 
-    def _note(self, registry: Registry, pointer: LivePointer, aligned: Aligned, aliases: Mapping[str, int]) -> None:
+    def _note(self, seen: _Seen, pointer: LivePointer, aligned: Aligned) -> None:
         """Alias and pointer agree: the rest of what the registry says follows, and that it was so is written down."""
         now = replace(aligned, generation=pointer.generation, version=pointer.champion.version)
         now = now.without(self.sent, self.to.clock())
         overtaken = self.since is not None
-        if _set_previous(registry, pointer, aliases) or now != aligned or overtaken:
+        if _set_previous(seen, pointer) or now != aligned or overtaken:
             # Overtaken, it may have written an older decision over a later one.
             self.since = min(aligned.generation, aligned.generation if self.since is None else self.since)
             moves = [move for move in pointer.moves if move.generation > self.since]
-            write_decisions(registry, self.pipeline, of_moves(moves))
+            write_decisions(seen.registry, self.pipeline, of_moves(moves))
             write_aligned(self.pipeline, now, self.to)
 
 
-def _set_previous(registry: Registry, pointer: LivePointer, aliases: Mapping[str, int]) -> bool:
-    """Whether it was elsewhere."""
-    if not pointer.history or aliases.get(PREVIOUS) == pointer.history[0].version:
+def _set_previous(seen: _Seen, pointer: LivePointer) -> bool:
+    """Whether the alias had to be moved. Where the version before was deleted in the registry, it names nothing."""
+    before = pointer.history[0].version if pointer.history else None
+    if before is None or seen.aliases.get(PREVIOUS) == before:
         return False
-    with contextlib.suppress(NoSuchVersion):  # one that somebody deleted there is no reason to stop
-        registry.set_alias(pointer.pipeline, PREVIOUS, pointer.history[0].version)
+    try:
+        seen.registry.set_alias(pointer.pipeline, PREVIOUS, before)
+    except NoSuchVersion:
+        if PREVIOUS not in seen.aliases:
+            return False
+        seen.registry.remove_alias(pointer.pipeline, PREVIOUS)
     return True
 
 

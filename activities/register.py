@@ -7,8 +7,8 @@ from typing import Any
 
 from activities.contracts import Done, RunRef
 from activities.dependencies import Dependencies
-from activities.live import read_champion
-from activities.pointing import withdrawn_dataset
+from activities.live import read_champion, read_champions_manifest
+from activities.pointing import withdrawal
 from activities.submission import make_submission
 from activities.workspace import Workspace
 from adapters.blobs import BlobConflict
@@ -57,8 +57,9 @@ def _is_settled(run: RunRef, workspace: Workspace, exported: dict[str, Any], to:
     if champion is None or run.force:
         return False
     dataset = workspace.read("dataset.json")["id"]
-    made = (champion.manifest.lineage.dataset, champion.manifest.model_sha256)
-    return made == (dataset, exported["sha256"]) or withdrawn_dataset(champion.pointer, dataset) is not None
+    manifest = read_champions_manifest(champion, to.blobs)
+    made = (manifest.lineage.dataset, manifest.model_sha256)
+    return made == (dataset, exported["sha256"]) or withdrawal(champion.pointer, dataset) is not None
 
 
 def _is_same(owner: dict[str, Any], manifest: Manifest, run: RunRef) -> bool:

@@ -16,17 +16,17 @@ class NothingToRollBack(RatchetError):
 def rollback(pipeline: str, version: int | None, *, who: str, why: str, to: Dependencies) -> LivePointer:
     """Makes `version` the champion, or without one the version before that was not rolled back itself.
 
-    The version that goes is marked: its dataset does not become the champion again by itself. Raises NothingToRollBack,
-    DoesNotServe and PointerMoved.
+    The version that goes is marked: its dataset does not become the champion again by itself. Of its files none is
+    needed. Raises NothingToRollBack, DoesNotServe and PointerMoved.
     """
     champion = read_champion(to.blobs, pipeline)
     if champion is None:
         raise NothingToRollBack(f"{pipeline} has no champion yet, so there is nothing to roll back")
     target = _previous(champion) if version is None else version
-    if target == champion.pointer.champion.version:
+    if target == champion.version:
         raise NothingToRollBack(f"version {target} is the champion of {pipeline} already")
     # A later version, named by a person, is not a way back: nothing is wrong with the one that goes.
-    forward = version is not None and version > champion.pointer.champion.version
+    forward = version is not None and version > champion.version
     kind: MoveKind = "approved" if forward else "rolled back"
     return point_at(checked(pipeline, target, to), Reason(kind, who, why), champion, to)
 

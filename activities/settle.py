@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from typing import Any
 
 from activities.contracts import Finish, Settled
@@ -20,7 +19,8 @@ from adapters.ledger import MAX_ATTEMPTS, Partition, Settlement
 from adapters.registry import RegistryError
 
 log = logging.getLogger("ratchet.registry")
-EVENTS: Mapping[str, EventType] = {"kept": "Ratchet.ModelRejected", "failed": "Ratchet.RunFailed"}
+FAILURES = frozenset({"failed", "cancelled"})
+"""Outcomes of which Ratchet.RunFailed tells. Of all others, Ratchet.RunFinished does."""
 
 
 def settle(finish: Finish, to: Dependencies) -> Settled:
@@ -34,7 +34,11 @@ def settle(finish: Finish, to: Dependencies) -> Settled:
     if not outrun:
         write_judged(to.blobs, finish.pipeline, Judged(**workspace.read(INPUTS), run=finish.run, at=to.now()))
     _write_record(finish, workspace, list(zip(claimed, outcomes, strict=True)), to)
-    _tell(EVENTS.get(finish.outcome, "Ratchet.RunFinished"), finish, to)
+    if finish.outcome == "kept":
+        version = workspace.read("version.json")["version"]
+        why = {"run": finish.run, "version": version, "who": f"run {finish.run}", "why": finish.sentence}
+        to.tell(Notice("Ratchet.ModelRejected", finish.pipeline, finish.run, why))
+    _tell_end(finish.outcome, finish.sentence, finish, to)
     _measure(finish, workspace, to)
     return Settled(_pending(finish.pipeline, to), stale=outrun)
 
@@ -47,10 +51,14 @@ def abandon(finish: Finish, to: Dependencies) -> Settled:
         if row.run == finish.run:
             _give_back(row, plan.get(row.path), finish, to)
     write_failure(to.blobs, finish.pipeline, at=to.now())
-    # When settling has come as far as the record, that says how the run ended.
-    with suppress(BlobConflict):
+    try:
         _write_record(finish, workspace, [], to, only_new=True)
-    _tell(EVENTS["failed"], finish, to)
+    except BlobConflict:
+        # Settling has come as far as the record, which says how the run ended.
+        record = json.loads(to.blobs.get(record_path(finish.pipeline, finish.run)).data)
+        _tell_end(record["outcome"], record["sentence"], finish, to)
+    else:
+        _tell_end(finish.outcome, finish.sentence, finish, to)
     return Settled(_pending(finish.pipeline, to))
 
 
@@ -132,8 +140,9 @@ def _partition_entry(partition: PlannedPartition, outcome: dict[str, Any]) -> di
     }
 
 
-def _tell(event: EventType, finish: Finish, to: Dependencies) -> None:
-    data = {"run": finish.run, "outcome": finish.outcome, "sentence": finish.sentence}
+def _tell_end(outcome: str, sentence: str, finish: Finish, to: Dependencies) -> None:
+    event: EventType = "Ratchet.RunFailed" if outcome in FAILURES else "Ratchet.RunFinished"
+    data = {"run": finish.run, "outcome": outcome, "sentence": sentence}
     to.tell(Notice(event, finish.pipeline, finish.run, data))
 
 

@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from activities.dependencies import Dependencies
 from activities.judged import Judged, inputs_digest, read_judged
 from activities.uploads import TRAINING, is_allowed, is_upload
-from activities.workspace import in_parallel
+from activities.workspace import in_parallel, record_path
 from adapters.blobs import BlobInfo, BlobNotFound
+from adapters.events import Notice
 from adapters.ledger import Partition, Sighting
 from adapters.specs import UnknownPipeline
 from models.errors import bounded
@@ -94,12 +95,16 @@ def compare(pipeline: str, known: dict[str, Partition], to: Dependencies) -> tup
 
 
 def free(claims: Iterable[Partition], to: Dependencies, *, hub: str) -> int:
-    """Gives back the claims of runs that are no more; how many. Another hub's are not ours to judge, unless old."""
-    freed = 0
+    """Gives back the claims of runs that are no more, and tells that these have failed; how many claims that were.
+    Another hub's are not ours to judge, unless old.
+    """
+    freed, reason = 0, "its run ended without settling it"
     for row in claims:
         age = to.clock() - datetime.fromisoformat(row.changed)
         if row.hub in {"", hub} or age >= STRANGERS_CLAIM:
-            reason = "its run ended without settling it"
+            if not to.blobs.exists(record_path(row.pipeline, row.run)):
+                told = {"run": row.run, "outcome": "failed", "sentence": "The run ended without settling its uploads."}
+                to.tell(Notice("Ratchet.RunFailed", row.pipeline, row.run, told))
             freed += to.ledger.release(row.pipeline, row.path, run=row.run, reason=reason, now=to.now())
     return freed
 

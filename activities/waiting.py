@@ -176,12 +176,10 @@ def tend(pipeline: str, to: Dependencies) -> Waiting | None:
 
 
 def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:
-    if waiting.verdict == "reject":
-        done = replace(waiting, outcome="rejected")
-        data = {"run": waiting.id, "version": waiting.version, "who": waiting.who, "why": waiting.why}
-        to.tell(Notice("Ratchet.ModelRejected", waiting.pipeline, f"approval-{waiting.id}", data))
-    else:
-        done = _go_live(waiting, to)
+    done = replace(waiting, outcome="rejected") if waiting.verdict == "reject" else _go_live(waiting, to)
+    if done.outcome in {"rejected", "refused"}:
+        data = {"run": done.id, "version": done.version, "who": done.who, "why": done.detail or done.why}
+        to.tell(Notice("Ratchet.ModelRejected", done.pipeline, f"approval-{done.id}", data))
     if done.outcome:
         done = replace(done, untold=_untold(waiting, to))
     if done != waiting:

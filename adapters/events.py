@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -22,10 +23,23 @@ EventType = Literal[
 """Stable type names. docs/events.schema.json says what each carries."""
 
 SOURCE = "/ratchet/pipelines"
+TIMEOUT_SECONDS = 5.0
+"""How long a topic may take to be connected with, and to answer: milliseconds are usual. There is no second try here,
+because the outbox is one."""
+ONE_SHORT_TRY = {"connection_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS, "retry_total": 0}
+"""Given with each event, because the client does not hand on to its transport what it is made with."""
+SAYS_TOO_MUCH = "azure.eventgrid._legacy._generated._serialization"
+"""This logger warns, for each event, that the above are no part of the event."""
+REFUSED = frozenset({400, 413})
+"""Statuses that speak of the event, not of the topic."""
 
 
 class EventsUnavailable(RatchetError):
     """The topic could not be reached or refused. Worth trying again."""
+
+
+class EventRefused(EventsUnavailable):
+    """The topic is there, and does not want this event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class TopicPublisher:
         self._client: Any = None
 
     def publish(self, notice: Notice) -> None:
-        from azure.core.exceptions import AzureError
+        from azure.core.exceptions import AzureError, HttpResponseError
         from azure.core.messaging import CloudEvent
 
         event = CloudEvent(
@@ -72,9 +86,11 @@ class TopicPublisher:
             id=f"{notice.type}-{notice.pipeline}-{notice.key}",
         )
         try:
-            self._connected().send(event)
+            self._connected().send(event, **ONE_SHORT_TRY)
         except AzureError as exc:
-            raise EventsUnavailable(f"the topic at {self._endpoint} cannot be used: {bounded(exc)}") from exc
+            refused = isinstance(exc, HttpResponseError) and exc.status_code in REFUSED
+            kind = EventRefused if refused else EventsUnavailable
+            raise kind(f"the topic at {self._endpoint} cannot be used: {bounded(exc)}") from exc
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -90,4 +106,5 @@ class TopicPublisher:
 
                 credential = DefaultAzureCredential(managed_identity_client_id=self._client_id)
             self._client = EventGridPublisherClient(self._endpoint, credential)
+            logging.getLogger(SAYS_TOO_MUCH).setLevel(logging.ERROR)
         return self._client

@@ -1,6 +1,6 @@
 """MLflow's aliases and tags by its REST API, without its client.
 
-Whoever follows an alias, at a webhook or on a timer, needs no more than these three requests. The client takes seconds
+Whoever follows an alias, at a webhook or on a timer, needs no more than these few requests. The client takes seconds
 to import and 100 MB to keep, in each worker and at the first webhook that it gets: long after the two seconds within
 which an alias that was moved is to be served.
 (https://mlflow.org/docs/latest/api_reference/rest-api.html)
@@ -8,6 +8,7 @@ which an alias that was moved is to be served.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,17 @@ class MlflowAliases:
 
     def set_alias(self, pipeline: str, alias: str, version: int) -> None:
         self._call("POST", "registered-models/alias", json={"name": pipeline, "alias": alias, "version": str(version)})
+
+    def remove_alias(self, pipeline: str, alias: str) -> None:
+        with contextlib.suppress(NoSuchVersion):  # the whole model is gone, and its aliases with it
+            self._call("DELETE", "registered-models/alias", json={"name": pipeline, "alias": alias})
+
+    def knows(self, pipeline: str, version: int) -> bool:
+        try:
+            self._call("GET", "model-versions/get", params={"name": pipeline, "version": str(version)})
+        except NoSuchVersion:
+            return False
+        return True
 
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
         wanted = {"name": pipeline, "version": str(version), "key": name, "value": value}

@@ -112,6 +112,14 @@ class MlflowRegistry:
         with self._reaching():
             self._aliases.set_alias(pipeline, alias, version)
 
+    def remove_alias(self, pipeline: str, alias: str) -> None:
+        with self._reaching():
+            self._aliases.remove_alias(pipeline, alias)
+
+    def knows(self, pipeline: str, version: int) -> bool:
+        with self._reaching():
+            return self._aliases.knows(pipeline, version)
+
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
         with self._reaching():
             self._aliases.tag(pipeline, version, name, value)

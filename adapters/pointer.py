@@ -22,12 +22,17 @@ MoveKind = Literal["promoted", "approved", "followed", "rolled back"]
 
 @dataclass(frozen=True, slots=True)
 class LiveVersion:
-    """A version that is or was the champion. `manifest_path` is container/name of its model.json."""
+    """A version that is or was the champion. `manifest_path` is container/name of its model.json.
+
+    `dataset` is what it was made from, so that it can be withdrawn when its files are broken; '' where that was not
+    written down yet.
+    """
 
     version: int
     run: str
     manifest_path: str
     model_sha256: str
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A version that was rolled back. Its dataset does not become the champion again by itself."""
+    """A version that was rolled back. Its dataset ('' where nobody knows it) does not become the champion again by
+    itself."""
 
     version: int
     dataset: str
@@ -80,9 +86,7 @@ class LivePointer:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ValueError when the document is of another schema, TypeError when it is malformed."""
-        if data.get("schema") != POINTER_SCHEMA:
-            raise ValueError(f"live.json has schema {data.get('schema')!r}; this code reads {POINTER_SCHEMA}")
-        return read_document(cls, data)
+        return read_document(cls, data, schema=POINTER_SCHEMA)
 
 
 def pointer_path(pipeline: str) -> str:

@@ -101,6 +101,14 @@ class Registry(Protocol):
         """Moves an alias to a version. Raises NoSuchVersion."""
         ...
 
+    def remove_alias(self, pipeline: str, alias: str) -> None:
+        """Takes an alias away, if it is there."""
+        ...
+
+    def knows(self, pipeline: str, version: int) -> bool:
+        """Whether it has this version, and nobody has deleted it there."""
+        ...
+
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
         """Writes a tag on a version, where people see it beside the version. Raises NoSuchVersion."""
         ...

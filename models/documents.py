@@ -13,12 +13,15 @@ from functools import cache
 from typing import Any, Literal, TypeAliasType, Union, cast, get_args, get_origin, get_type_hints
 
 
-def read_document[T](kind: type[T], data: Any) -> T:
+def read_document[T](kind: type[T], data: Any, *, schema: int | None = None) -> T:
     """An instance of the dataclass `kind` from plain JSON types. Its fields may be str, int, float, bool, None, Any,
     literals, dataclasses, unions of these, and tuples and mappings from names of these.
 
-    Raises TypeError when a field is missing or of another type.
+    Raises TypeError when a field is missing or of another type, and ValueError when the document's `schema` has to be
+    a certain one and is another.
     """
+    if schema is not None and isinstance(data, Mapping) and data.get("schema") != schema:
+        raise ValueError(f"{kind.__name__} has schema {data.get('schema')!r:.60}; this code reads {schema}")
     return cast("T", _dataclass(kind, data, kind.__name__))
 
 

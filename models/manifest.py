@@ -170,6 +170,4 @@ class Manifest:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ValueError when the document is of another schema, TypeError when it is malformed."""
-        if data.get("schema") != MANIFEST_SCHEMA:
-            raise ValueError(f"model.json has schema {data.get('schema')!r}; this code reads {MANIFEST_SCHEMA}")
-        return read_document(cls, data)
+        return read_document(cls, data, schema=MANIFEST_SCHEMA)

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import azure.functions as func
 
-from activities.pointing import DoesNotServe, PointerMoved
+from activities.live import DoesNotServe
+from activities.pointing import PointerMoved
 from activities.rollback import NothingToRollBack
 from activities.waiting import AlreadyDecided, NothingWaits
 from adapters.blobs import BlobNotFound, StorageUnavailable

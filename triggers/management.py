@@ -12,7 +12,7 @@ from typing import Any
 import azure.durable_functions as df
 import azure.functions as func
 
-from activities.live import read_champion
+from activities.live import DoesNotServe, read_champion, read_champions_manifest
 from activities.settle import abandon
 from activities.waiting import read_waiting
 from activities.workspace import in_parallel, record_path
@@ -147,15 +147,18 @@ def _champion(pipeline: str) -> dict[str, Any] | None:
     champion = read_champion(services.blobs(), pipeline)
     if champion is None:
         return None
-    pointer, manifest = champion.pointer, champion.manifest
-    return {
-        "version": manifest.version,
-        "run": manifest.run,
+    pointer = champion.pointer
+    found = {
+        "version": champion.version,
+        "run": pointer.champion.run,
         "since": pointer.since,
         "generation": pointer.generation,
         "why": pointer.why,
-        "metrics": dict(manifest.metrics),
     }
+    try:
+        return {**found, "metrics": dict(read_champions_manifest(champion, services.blobs()).metrics)}
+    except DoesNotServe as exc:
+        return {**found, "metrics": {}, "problem": bounded(exc)}
 
 
 def _waiting(pipeline: str) -> dict[str, Any] | None:

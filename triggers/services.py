@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from adapters.background import Background
 from adapters.blobs import BlobStore
 from adapters.events import EventPublisher, NoListeners, TopicPublisher
 from adapters.ledger import Ledger
@@ -77,7 +78,7 @@ def outbox() -> Outbox | None:
     if chosen.events_topic_endpoint is None:
         return None
     topic = TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
-    return Outbox(blobs(), topic)
+    return Outbox(blobs(), topic, Background("ratchet-events"))
 
 
 @cache

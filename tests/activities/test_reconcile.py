@@ -128,6 +128,28 @@ def change_classes(world: World) -> None:
     world.write_spec(SPEC.replace("negative: kept", "negative: stays"))
 
 
+def turn_classes(world: World) -> None:
+    world.write_spec(SPEC.replace("negative: kept, positive: sold", "negative: sold, positive: kept"))
+
+
+def turn_positive(world: World) -> None:
+    path = f"models/{PIPELINE}/versions/1/model.json"
+    document = world.read(path)
+    document["signature"]["positive"] = "kept"
+    world.blobs.put(path, json.dumps(document).encode())
+
+
+def change_task(world: World) -> None:
+    world.write_spec(
+        SPEC.replace("label: {column: sold, negative: kept, positive: sold}", "task: regression\nlabel: {column: sold}")
+    )
+
+
+def ask_for_less(world: World) -> None:
+    features = "features:\n- {name: price, column: price}\n"
+    world.write_spec(SPEC + features)
+
+
 SPOILED = [
     ("bytes", break_model, "the stored bytes are not those that were exported"),
     ("missing", lose, "storage has no such version"),
@@ -136,6 +158,14 @@ SPOILED = [
     ("renumbered", of_another("version", 7), "its model.json belongs to version 7 of shops"),
     ("columns", change_columns, "it wants the column town as category, and the pipeline has it as number"),
     ("classes", change_classes, "it answers kept, sold, and the pipeline stays, sold"),
+    ("turned classes", turn_classes, "it answers kept, sold, and the pipeline sold, kept"),
+    ("another positive", turn_positive, "its probability is of kept, and the pipeline's of sold"),
+    ("task", change_task, "it is a binary model, and the pipeline's task is regression"),
+    (
+        "less asked",
+        ask_for_less,
+        "it wants the column town as category, and the pipeline's requests have no such column",
+    ),
 ]
 """What may be wrong with version 1."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from activities.decisions import DECISION
-from activities.live import read_champion
-from activities.pointing import DoesNotServe
+from activities.contracts import Finish
+from activities.decisions import DECISION, WHY
+from activities.live import DoesNotServe, read_champion
 from activities.reconcile import reconcile
 from activities.rollback import NothingToRollBack, rollback
+from activities.settle import abandon
 from tests.activities.test_reconcile import live, trained
 from tests.activities.world import PIPELINE, World, rows
 
@@ -58,6 +60,9 @@ def test_the_same_dataset_does_not_come_back_by_itself_new_data_does(world: Worl
     assert record["outcome"] == "kept"
     assert "comes from the same dataset as version 3, which was rolled back (odd scores)" in record["sentence"]
     assert live(world).champion.version == 2
+    assert world.mlflow.tags[4, DECISION] == "refused"
+    assert "was rolled back (odd scores)" in world.mlflow.tags[4, WHY]
+    assert world.mlflow.tags[3, DECISION] == "promoted", "the reconciler has yet to say what became of it"
     world.upload("more.csv", rows(30, noise=0.1))
     assert world.run()["outcome"] == "promoted"
     champion = read_champion(world.blobs, PIPELINE)
@@ -81,3 +86,47 @@ def test_the_version_before_may_have_a_higher_number(world: World) -> None:
     back = rollback(PIPELINE, None, who="ann", why="too old", to=world.to)
     assert (back.champion.version, back.moves[0].kind) == (3, "rolled back")
     assert [each.version for each in back.withdrawn] == [1]
+
+
+@pytest.mark.parametrize("data", [None, b"{", b"[]", b"{}"], ids=["missing", "no JSON", "no object", "empty"])
+def test_away_from_a_champion_whose_model_json_is_broken(world: World, data: bytes | None) -> None:
+    path = f"models/{PIPELINE}/versions/3/model.json"
+    world.blobs.delete(path) if data is None else world.blobs.put(path, data)
+    back = rollback(PIPELINE, None, who="ann", why="it does not load", to=world.to)
+    dataset = world.read(f"models/{PIPELINE}/versions/2/model.json")["lineage"]["dataset"]
+    assert (back.champion.version, back.champion.dataset, back.withdrawn[0].version) == (2, dataset, 3)
+    assert back.withdrawn[0].dataset not in {"", dataset}
+    world.blobs.put(f"models/{PIPELINE}/versions/2/model.json", b"{")
+    assert rollback(PIPELINE, None, who="ann", why="nor does this", to=world.to).champion.version == 1
+    with pytest.raises(DoesNotServe, match="version 3 of shops cannot be served"):
+        rollback(PIPELINE, 3, who="ann", why="perhaps", to=world.to)
+
+
+def test_away_from_a_broken_champion_of_which_nobody_wrote_down_the_dataset(world: World) -> None:
+    """The pointer is from before datasets were in it."""
+    document = world.read(f"models/{PIPELINE}/live.json")
+    for each in (document["champion"], *document["history"]):
+        del each["dataset"]
+    world.blobs.put(f"models/{PIPELINE}/live.json", json.dumps(document).encode())
+    path = f"models/{PIPELINE}/versions/3/model.json"
+    whole = world.blobs.get(path).data
+    world.blobs.put(path, b"{")
+    back = rollback(PIPELINE, None, who="ann", why="it does not load", to=world.to)
+    assert (back.champion.version, back.withdrawn[0].version, back.withdrawn[0].dataset) == (2, 3, "")
+    world.blobs.put(path, whole)
+    world.blobs.delete(f"features/{PIPELINE}/judged.json")
+    record = world.run()
+    assert record["outcome"] == "kept"
+    assert "version 3 was rolled back (it does not load)" in record["sentence"]
+
+
+def test_a_run_against_a_broken_champion_says_what_to_do(world: World) -> None:
+    world.blobs.put(f"models/{PIPELINE}/versions/3/model.json", b"[]")
+    world.upload("more.csv", rows(30, noise=0.1))
+    failed = world.start()
+    with pytest.raises(DoesNotServe, match="roll back to another version"):
+        world.run(failed)
+    abandon(Finish(PIPELINE, failed.run, failed.started, "failed", "the champion is broken"), world.to)
+    rollback(PIPELINE, None, who="ann", why="it does not load", to=world.to)
+    record = world.run()
+    assert record["outcome"] == "promoted", record["sentence"]

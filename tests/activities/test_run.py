@@ -97,6 +97,25 @@ def test_a_champion_that_cannot_be_compared_is_named(world: World) -> None:
     assert expected in record["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("classes", "compared"),
+    [
+        ("negative: sold, positive: kept", False),
+        ("negative: sold, positive: bought", False),
+        ("negative: stays, positive: kept", False),
+        ("negative: stays, positive: sold", True),
+        ("negative: stays, positive: goes", True),
+    ],
+)
+def test_a_champion_of_the_opposite_is_not_compared(world: World, classes: str, compared: bool) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.write_spec(SPEC.replace("negative: kept, positive: sold", classes))
+    world.upload("b.csv", rows(10))
+    record = world.run()
+    assert (record["champion"] is not None) == compared, record["sentence"]
+
+
 def test_a_challenger_that_learnt_nothing_is_registered_and_not_promoted(world: World) -> None:
     world.upload("a.csv", rows(0, days=20, per_day=120))
     world.run()

@@ -212,6 +212,8 @@ def test_an_approved_challenger_that_does_not_serve_is_refused(world: World) -> 
     done = decide(PIPELINE, "run-1", "approve", who="ann", why="", to=world.to)
     assert (done.outcome, version(world)) == ("refused", None)
     assert "not those that were exported" in done.detail
+    (told,) = [notice.data for notice in world.events.heard if notice.type == "Ratchet.ModelRejected"]
+    assert (told["run"], told["version"], told["who"], told["why"]) == ("run-1", 1, "ann", done.detail)
 
 
 def test_nothing_waits(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from adapters.outbox import Outbox
 from adapters.specs import SpecFiles
 from tests.fakes.blobs import MemoryBlobs
 from tests.fakes.ledger import MemoryLedger
-from tests.fakes.registry import Listener, MemoryRegistry
+from tests.fakes.registry import Listener, MemoryRegistry, at_once
 
 PIPELINE = "shops"
 SPEC = """
@@ -73,7 +73,7 @@ class World:
     ) -> None:
         self.blobs, self.ledger = blobs or MemoryBlobs(), MemoryLedger()
         self.mlflow, self.events = MemoryRegistry(), Listener()
-        self.outbox = Outbox(self.blobs, self.events)
+        self.outbox = Outbox(self.blobs, self.events, at_once)
         self.pipelines, self.pipeline = directory, pipeline
         self.now = TODAY
         self.runs = 0

@@ -198,6 +198,21 @@ def test_of_two_versions_of_one_run_the_first_stays(
     assert [int(version.version) for version in versions(client, "r-twice")] == [number]
 
 
+def test_what_somebody_deletes_there_is_known_to_be_gone(mlflow_url: str, client: MlflowClient) -> None:
+    registry = MlflowRegistry(mlflow_url)
+    number = registry.register(submission("r-gone", pipeline="gone"))
+    registry.set_alias("gone", "champion", number)
+    assert (registry.knows("gone", number), registry.knows("gone", number + 1)) == (True, False)
+    for _ in range(2):
+        registry.remove_alias("gone", "champion")
+        assert registry.aliases("gone") == {}
+    client.delete_model_version("gone", str(number))
+    assert not registry.knows("gone", number)
+    client.delete_registered_model("gone")
+    assert (registry.knows("gone", number), registry.aliases("gone")) == (False, {})
+    registry.remove_alias("gone", "champion")
+
+
 def test_an_alias_moves(mlflow_url: str, client: MlflowClient) -> None:
     registry = MlflowRegistry(mlflow_url)
     first, second = registry.register(submission("r-1")), registry.register(submission("r-2"))

@@ -136,9 +136,9 @@ class Scene:
         return dict(self.client.get_model_version(PIPELINE, str(version)).tags)
 
     def aliases(self) -> tuple[int, int]:
-        """(champion, previous)"""
+        """(champion, previous); 0 for none."""
         named = self.client.get_registered_model(PIPELINE).aliases
-        return int(named["champion"]), int(named["previous"])
+        return int(named.get("champion", 0)), int(named.get("previous", 0))
 
     def live(self) -> int:
         champion = read_champion(self.world.blobs, PIPELINE)
@@ -277,6 +277,81 @@ def test_a_version_that_somebody_made_by_hand_and_deletes_again(first_waits: Sce
     scene.client.delete_model_version(PIPELINE, made.version)
     assert scene.reconcile() == "alias moved"
     assert scene.aliases() == (CHAMPION, PREVIOUS)
+
+
+def twin(scene: Scene) -> int:
+    """Another version like the first, in MLflow and in storage, that can be deleted without harm to other tests."""
+    first = scene.client.get_model_version(PIPELINE, "1")
+    made = scene.client.create_model_version(PIPELINE, first.source, run_id=first.run_id, await_creation_for=0)
+    folder, number = f"models/{PIPELINE}/versions", int(made.version)
+    for name in ("model.json", "model.onnx"):
+        data = scene.world.blobs.get(f"{folder}/1/{name}").data
+        if name == "model.json":
+            moved = {"version": number, "model_path": f"{folder}/{number}/model.onnx"}
+            data = json.dumps({**json.loads(data), **moved}).encode()
+        scene.world.blobs.put(f"{folder}/{number}/{name}", data)
+    return number
+
+
+def test_a_live_version_that_somebody_deletes_there(first_waits: Scene) -> None:
+    """MLflow takes its aliases away with it."""
+    scene = first_waits
+    live = twin(scene)
+    scene.wish(live)
+    assert scene.reconcile() == "pointer moved"
+    scene.client.delete_model_version(PIPELINE, str(live))
+    assert [scene.reconcile() for _ in range(3)] == ["gone"] * 3
+    assert scene.live() == live
+    assert scene.client.get_registered_model(PIPELINE).aliases.keys() & {"champion", "previous"} == {"previous"}
+    scene.wish(PREVIOUS)
+    assert scene.reconcile() == "pointer moved"
+    assert scene.live() == PREVIOUS
+    assert "previous" not in scene.client.get_registered_model(PIPELINE).aliases, "it was deleted"
+    assert scene.reconcile() == "in line"
+
+
+def unborn(scene: Scene) -> Scene:
+    """The same before the first promotion."""
+    for name in ("live", "aligned", "waiting"):
+        scene.world.blobs.delete(f"models/{PIPELINE}/{name}.json")
+    scene.client.delete_registered_model_alias(PIPELINE, "champion")
+    assert scene.reconcile() == "no champion"
+    return scene
+
+
+def test_a_first_wish_that_dies_between_any_two_steps(past: Past, mlflow_url: str, tmp_path: Path) -> None:
+    def scene() -> Scene:
+        found = unborn(Scene(past.first_waits.copy(tmp_path), mlflow_url))
+        found.world.events.heard.clear()
+        found.wish(REJECTED)
+        return found
+
+    def follow(scene: Scene) -> None:
+        scene.reconcile()
+
+    for found in killed_at_every_step(scene, follow):
+        assert (found.live(), int(found.client.get_registered_model(PIPELINE).aliases["champion"])) == (REJECTED,) * 2
+        assert found.tags(REJECTED)[DECISION] == "promoted"
+        assert found.told("Ratchet.ModelPromoted") == [REJECTED]
+        assert found.world.read(f"models/{PIPELINE}/live.json")["generation"] == 1
+
+
+def test_a_first_wish_that_does_not_serve_and_dies_between_any_two_steps(
+    past: Past, mlflow_url: str, tmp_path: Path
+) -> None:
+    def scene() -> Scene:
+        found = unborn(Scene(past.first_waits.copy(tmp_path), mlflow_url))
+        found.world.blobs.put(f"models/{PIPELINE}/versions/{REJECTED}/model.json", b"[]")
+        found.wish(REJECTED)
+        return found
+
+    def refuse(scene: Scene) -> None:
+        scene.reconcile()
+
+    for found in killed_at_every_step(scene, refuse):
+        assert "cannot be read" in found.tags(REJECTED)[REFUSED_TAG]
+        assert "champion" not in found.client.get_registered_model(PIPELINE).aliases
+        assert found.reconcile() == "no champion"
 
 
 def test_a_rollback_while_mlflow_is_away(first_waits: Scene) -> None:

@@ -52,6 +52,19 @@ class MemoryRegistry:
         self._reach(version)
         self.alias[alias] = version
 
+    def remove_alias(self, pipeline: str, alias: str) -> None:
+        self._reach()
+        self.alias.pop(alias, None)
+
+    def knows(self, pipeline: str, version: int) -> bool:
+        self._reach()
+        return 0 < version <= len(self.versions) and version not in self.deleted
+
+    def delete(self, version: int) -> None:
+        """What somebody does in the registry's UI: the aliases that name the version go with it."""
+        self.deleted.add(version)
+        self.alias = {alias: named for alias, named in self.alias.items() if named != version}
+
     def tag(self, pipeline: str, version: int, name: str, value: str) -> None:
         self._reach(version)
         self.tags[version, name] = value
@@ -61,6 +74,11 @@ class MemoryRegistry:
             raise RegistryError("the model registry cannot be used")
         if version in self.deleted:
             raise NoSuchVersion(f"there is no version {version}")
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """Does what others leave to a thread of its own."""
+    work()
 
 
 class Listener:

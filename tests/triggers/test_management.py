@@ -34,6 +34,15 @@ def test_a_pipeline_after_its_first_run(world: World) -> None:
     assert management._record(PIPELINE, record["run"]) == record
 
 
+def test_a_champion_whose_files_are_broken_is_shown_with_what_to_do(world: World) -> None:
+    world.upload("a.csv", rows(0))
+    world.run()
+    world.blobs.put(f"models/{PIPELINE}/versions/1/model.json", b"[]")
+    champion = management._stored(PIPELINE)["champion"]
+    assert (champion["version"], champion["run"], champion["metrics"]) == (1, "run-1", {})
+    assert "roll back to another version" in champion["problem"]
+
+
 def test_an_unknown_run_is_named(world: World) -> None:
     with pytest.raises(BlobNotFound, match="there is no finished run 'x' of shops"):
         management._record(PIPELINE, "x")

@@ -6,6 +6,8 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +15,14 @@ import azure.functions as func
 import pytest
 
 from activities.reconcile import REFUSED_TAG
+from adapters.background import Background
+from adapters.events import Notice
 from adapters.ledger import LedgerError
-from adapters.outbox import FOLDER
+from adapters.outbox import FOLDER, Outbox
 from tests.activities.test_waiting import APPROVAL
 from tests.activities.world import PIPELINE, SPEC, World, rows
 from tests.adapters.test_mlflow_webhook import BODY, SECRET, signed
+from tests.fakes.registry import Listener
 from triggers import registry, services
 
 ALWAYS = SPEC.replace("minimum_rows: 50,", "minimum_rows: 50, improvement: -1,")
@@ -89,6 +94,41 @@ async def test_a_rollback_does_not_wait_for_a_registry_that_hangs(
     goes_on.set()
     await asyncio.wait({registry._following[PIPELINE]}, timeout=60)
     assert served.mlflow.alias["champion"] == 1
+
+
+class Hanging(Listener):
+    """A topic that takes connections and says nothing, until it `goes_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on, self.went_back = threading.Event(), threading.Event()
+
+    def publish(self, notice: Notice) -> None:
+        self.goes_on.wait()
+        super().publish(notice)
+        if notice.type == "Ratchet.ModelRolledBack":
+            self.went_back.set()
+
+
+async def test_a_topic_that_hangs_holds_up_neither_runs_nor_rollbacks_nor_reconciler(world: World) -> None:
+    topic = Hanging()
+    world.to = replace(world.to, events=Outbox(world.blobs, topic, Background("events")))
+    world.write_spec(ALWAYS)
+    for number in range(2):
+        world.upload(f"{number}.csv", rows(10 * number))
+        assert world.run()["outcome"] == "promoted"
+    assert (await answer(registry.roll_back, request({"version": 1})))[0] == 200
+    registry.see_to(PIPELINE)
+    assert (live(world), world.mlflow.alias["champion"], topic.heard) == (1, 1, [])
+    topic.goes_on.set()
+    assert await asyncio.to_thread(topic.went_back.wait, 60)
+    assert Counter(notice.type for notice in topic.heard) == {
+        "Ratchet.RunStarted": 2,
+        "Ratchet.RunFinished": 2,
+        "Ratchet.ModelRegistered": 2,
+        "Ratchet.ModelPromoted": 2,
+        "Ratchet.ModelRolledBack": 1,
+    }
 
 
 @pytest.mark.parametrize(
