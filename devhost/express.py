@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import NamedTuple, cast
 
 from aiohttp.http import SERVER_SOFTWARE
 
@@ -38,6 +38,16 @@ _HEAD = re.compile(rb"(DELETE|GET|PATCH|POST|PUT) (/[!-\"$-~]*) HTTP/1\.1\r\n((?
 """A request without a fragment in its target, in ASCII and with whole lines."""
 
 _log = logging.getLogger("devhost.express")
+
+
+class _Head(NamedTuple):
+    """The last head of a connection, read. The next one is the same, with most clients, and needs no reading then."""
+
+    text: bytes
+    method: str
+    target: str
+    headers: dict[str, str]
+    length: int
 
 
 class Express:
@@ -95,6 +105,7 @@ class Line(asyncio.Protocol):
         self._express = express
         self._loop = asyncio.get_running_loop()
         self._data = b""
+        self._head: _Head | None = None
         self._needed = 0
         self._busy = self._held = self._full = self._stepping = False
         self.since = self._loop.time()
@@ -155,6 +166,18 @@ class Line(asyncio.Protocol):
     def _read(self) -> PlainRequest | None:
         """The request that the data begin with. None when it is not plain, or not there as a whole: then `_needed` is
         more than there is."""
+        if self._head is None or not self._data.startswith(self._head.text):
+            self._head = self._read_head()
+        if self._head is None:
+            return None
+        text, method, target, headers, length = self._head
+        self._needed = len(text) + length
+        if len(self._data) < self._needed:
+            return None
+        return PlainRequest(method, target, headers, self._data[len(text) : self._needed])
+
+    def _read_head(self) -> _Head | None:
+        """The head that the data begin with, if it is plain."""
         found = _HEAD.match(self._data, 0, LONGEST_HEAD)
         if found is None:
             return None
@@ -168,14 +191,9 @@ class Line(asyncio.Protocol):
         length = headers.get("content-length", "0")
         if "host" not in headers or not length.isdigit() or len(length) > len(str(LONGEST_BODY)):
             return None
-        end = found.end() + int(length)
-        if end - found.end() > self._express.longest_body:
+        if int(length) > self._express.longest_body:
             return None
-        self._needed = end
-        if len(self._data) < end:
-            return None
-        body = self._data[found.end() : end]
-        return PlainRequest(found[1].decode("ascii"), found[2].decode("ascii"), headers, body)
+        return _Head(found[0], found[1].decode("ascii"), found[2].decode("ascii"), headers, int(length))
 
     def _hand_over(self) -> None:
         """From here on the connection is aiohttp's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
@@ -19,6 +20,8 @@ from devhost.routes import RouteTable
 
 TRANSPORT_HEADERS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 """Response headers that the server writes itself."""
+KEPT_PATHS = 256
+"""Paths whose functions are known without a look at the routes: those that clients ask for again and again."""
 WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 type Found = tuple[FunctionInfo, dict[str, str]]
@@ -65,6 +68,7 @@ class HttpFront:
         self._routes: RouteTable[FunctionInfo] = RouteTable()
         for function in catalog.triggered_by(HTTP):
             self._routes.add(full_route(function, route_prefix), function.trigger.get("methods"), function)
+        self.find = lru_cache(KEPT_PATHS)(self._find)
 
     async def handle(self, request: web.BaseRequest) -> web.Response | None:
         """The function's response; None when no function takes this method and path."""
@@ -78,8 +82,9 @@ class HttpFront:
         url = f"{request.scheme}://{request.host}{request.raw_path}"
         return _response(await self._call(found, (request.method, url, headers, await request.read(), query)))
 
-    def find(self, method: str, raw_path: str) -> Found | None:
-        """The function that a request is for, and its route parameters. None when there is none."""
+    def _find(self, method: str, raw_path: str) -> Found | None:
+        """The function that a request is for, and its route parameters, which nobody may change. None when there is
+        none."""
         return self._routes.find(method, decoded_path(raw_path))
 
     async def answer(self, found: Found, asked: PlainRequest) -> Reply:
