@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import azure.functions as func
 
@@ -18,6 +22,8 @@ blueprint = func.Blueprint()
 QUICK_BYTES = 4 * 1024
 """Some thirty rows, a third of a millisecond. Beyond that a thread is faster: the trees run without the interpreter's
 lock, so that one request's trees and another's parsing have a CPU each."""
+LONG_BYTES = 256 * 1024
+"""Some two thousand rows. Beyond that a request takes so long that others must not queue behind it."""
 
 
 class Response(func.HttpResponse):
@@ -49,16 +55,29 @@ class Response(func.HttpResponse):
         return self._answer.body
 
 
-def _is_quick(req: func.HttpRequest) -> bool:
-    """Whether a request is answered on the event loop: small, plain, and for a model that is there.
-
-    Handing it to a thread would take longer than the answer to a row.
-    """
+def _is_there(req: func.HttpRequest) -> bool:
+    """Whether the request is for a model that is there, so that nothing has to be waited for."""
     pipeline = req.route_params.get("pipeline")
-    if pipeline is None or len(req.get_body()) > QUICK_BYTES or "content-encoding" in req.headers:
-        return False
-    service = services.inference_if_there()
+    service = None if pipeline is None else services.inference_if_there()
     return service is not None and not service.would_wait(pipeline, req.route_params.get("version"))
+
+
+@cache
+def _computing() -> ThreadPoolExecutor:
+    """Threads for requests that only compute. More of them than CPUs take these, and the interpreter's lock, from each
+    other: a hundred rows at once by sixteen clients are a third slower then."""
+    return ThreadPoolExecutor(os.process_cpu_count() or 1, thread_name_prefix="ratchet-predict")
+
+
+async def _handled(handler: Callable[[func.HttpRequest], Answer], req: func.HttpRequest) -> Answer:
+    """The handler's answer, from where it does not hold up others."""
+    length = len(req.get_body())
+    if length > LONG_BYTES or not _is_there(req):
+        return await asyncio.to_thread(handler, req)
+    if length <= QUICK_BYTES and "content-encoding" not in req.headers:
+        return handler(req)  # handing it to a thread would take longer than the answer to a row
+    run = contextvars.copy_context().run  # what is logged names its invocation
+    return await asyncio.get_running_loop().run_in_executor(_computing(), run, handler, req)
 
 
 def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer]], Callable[..., object]]:
@@ -66,7 +85,7 @@ def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer
 
     def decorate(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., object]:
         async def function(req: func.HttpRequest) -> func.HttpResponse:
-            return Response(handler(req) if _is_quick(req) else await asyncio.to_thread(handler, req))
+            return Response(await _handled(handler, req))
 
         function.__name__ = name
         bound = blueprint.route(route, methods=[method], auth_level=func.AuthLevel.FUNCTION)(function)
