@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -55,13 +56,12 @@ MLFLOW_ERRORS: tuple[tuple[type[ServingError], tuple[str, str, str]], ...] = (
 """error_code, sqlstate and error_class of the request's errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer without HTTP."""
+class Answer(NamedTuple):
+    """An HTTP answer without HTTP. A named tuple, because one is made for every request."""
 
     status: int
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def dumps(document: Any) -> bytes:

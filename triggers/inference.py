@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Literal
 
 import azure.functions as func
 
@@ -18,6 +19,9 @@ from triggers import services
 from triggers.worker import worker_headers
 
 blueprint = func.Blueprint()
+
+type Handler = Callable[[func.HttpRequest], Answer]
+type Place = Literal["here", "computing thread", "thread of its own"]
 
 QUICK_BYTES = 4 * 1024
 """Some thirty rows, a third of a millisecond. Beyond that a thread is faster: the trees run without the interpreter's
@@ -55,13 +59,6 @@ class Response(func.HttpResponse):
         return self._answer.body
 
 
-def _is_there(req: func.HttpRequest) -> bool:
-    """Whether the request is for a model that is there, so that nothing has to be waited for."""
-    pipeline = req.route_params.get("pipeline")
-    service = None if pipeline is None else services.inference_if_there()
-    return service is not None and not service.would_wait(pipeline, req.route_params.get("version"))
-
-
 @cache
 def _computing() -> ThreadPoolExecutor:
     """Threads for requests that only compute. More of them than CPUs take these, and the interpreter's lock, from each
@@ -69,23 +66,32 @@ def _computing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.process_cpu_count() or 1, thread_name_prefix="ratchet-predict")
 
 
-async def _handled(handler: Callable[[func.HttpRequest], Answer], req: func.HttpRequest) -> Answer:
-    """The handler's answer, from where it does not hold up others."""
+def _place(req: func.HttpRequest) -> Place:
+    """Where a request is answered so that it does not hold up others."""
+    pipeline = req.route_params.get("pipeline")
+    service = None if pipeline is None else services.inference_if_there()
     length = len(req.get_body())
-    if length > LONG_BYTES or not _is_there(req):
-        return await asyncio.to_thread(handler, req)
-    if length <= QUICK_BYTES and "content-encoding" not in req.headers:
-        return handler(req)  # handing it to a thread would take longer than the answer to a row
+    if service is None or length > LONG_BYTES or service.would_wait(pipeline, req.route_params.get("version")):
+        return "thread of its own"
+    # Handing it to a thread would take longer than the answer to a row.
+    return "here" if length <= QUICK_BYTES and "content-encoding" not in req.headers else "computing thread"
+
+
+def _on_computing_thread(handler: Handler, req: func.HttpRequest) -> asyncio.Future[Answer]:
     run = contextvars.copy_context().run  # what is logged names its invocation
-    return await asyncio.get_running_loop().run_in_executor(_computing(), run, handler, req)
+    return asyncio.get_running_loop().run_in_executor(_computing(), run, handler, req)
 
 
-def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer]], Callable[..., object]]:
+def _route(name: str, route: str, method: str) -> Callable[[Handler], Callable[..., object]]:
     """Binds a handler of (request) to a route under a function name."""
 
-    def decorate(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., object]:
+    def decorate(handler: Handler) -> Callable[..., object]:
         async def function(req: func.HttpRequest) -> func.HttpResponse:
-            return Response(await _handled(handler, req))
+            place = _place(req)
+            if place == "here":
+                return Response(handler(req))
+            on_thread = _on_computing_thread if place == "computing thread" else asyncio.to_thread
+            return Response(await on_thread(handler, req))
 
         function.__name__ = name
         bound = blueprint.route(route, methods=[method], auth_level=func.AuthLevel.FUNCTION)(function)
