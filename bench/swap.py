@@ -4,6 +4,9 @@ Two really different models take turns as champion while wrk asks on 16 connecti
 checked: its probability has to be the one of the version that it names. A swap's window lasts from the pointer's write
 to the first answer of the new version from the last process. No model stays in the local disk cache, so that every swap
 downloads.
+
+Many swaps take minutes, in which the machine itself may become slower or faster. So what they have left behind is also
+looked for beside a control: a new host takes turns with theirs, under the same load and with swaps of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -31,11 +34,14 @@ from bench.report import Row, print_rows
 from bench.serving import send
 from bench.stack import Stack
 from bench.trees import Trees, point, publish, rows, trees
+from devhost.ports import free_ports
 from devhost.supervisor import PartFailed, Supervisor
 
 WORKERS = 2
 SWAPS, TTL_SECONDS = 200, 1.0
 MANY_SWAPS, SHORT_TTL_SECONDS = 1_000, 0.1
+TURNS, SWAPS_IN_A_TURN = 10, 20
+"""Of the host with many swaps behind it and of a new one."""
 STEADY_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
 """Before anything counts: the first requests of a connection and of a session cost more."""
@@ -69,6 +75,14 @@ class Course:
     swaps: list[Swap]
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A running host: where it is, and the process ids of its workers."""
+
+    stack: Stack
+    workers: frozenset[int]
+
+
 class Bench:
     """The stack with two models, under load."""
 
@@ -80,20 +94,22 @@ class Bench:
         self.blobs = self.stack.blobs()
         for version, model in self.models.items():
             publish(self.blobs, version, model)
-        self.generation = 0
+        self.generation = self.courses = 0
         self.body = folder / "body"
         self.body.write_bytes(tensors(self.models[1], rows(1)))
         self.random = random.Random(SEED)  # noqa: S311 (spreads the writes over the TTL)
 
     @contextmanager
-    def host(self, ttl_seconds: float) -> Iterator[frozenset[int]]:
-        """The host with the first model live. Gives the process ids of its workers."""
+    def host(self, ttl_seconds: float, name: str = "Ratchet") -> Iterator[Host]:
+        """A host with the first model live."""
         self.point(1)
-        part = self.stack.host(workers=WORKERS, ttl_seconds=ttl_seconds, more=ONE_OF_TWO_MODELS)
-        self.supervisor.start(part)
-        status = json.loads(send(Post(f"{self.stack.url}/admin/host/status", b"")))
-        yield frozenset(worker["pid"] for worker in status["workers"])
-        self.supervisor.stop(part.name)
+        (port,) = free_ports(1)
+        stack = replace(self.stack, folder=self.folder / name, port=port)
+        part = stack.host(workers=WORKERS, ttl_seconds=ttl_seconds, more=ONE_OF_TWO_MODELS)
+        self.supervisor.start(replace(part, name=name))
+        status = json.loads(send(Post(f"{stack.url}/admin/host/status", b"")))
+        yield Host(stack, frozenset(worker["pid"] for worker in status["workers"]))
+        self.supervisor.stop(name)
 
     def point(self, version: int) -> float:
         """Makes a version the champion; when it was written."""
@@ -101,23 +117,36 @@ class Bench:
         point(self.blobs, version, self.models[version], generation=self.generation)
         return time.time()
 
-    def course(self, swaps: int, ttl_seconds: float, steady: float, tell: Callable[[str], None]) -> Course:
-        with self.host(ttl_seconds) as workers:
-            expected = {version: self._text(model) for version, model in self.models.items()}
-            folder = self.folder / f"records-{swaps}"
-            with Recording(self.stack.infer, self.body, folder, expected) as recording:
-                time.sleep(SETTLE_SECONDS)
-                begun = time.time()
-                tell("steady load")
-                time.sleep(steady)
-                quiet = (begun, time.time())
-                made = []
-                for number in range(1, swaps + 1):
-                    tell(f"swap {number} of {swaps}")
-                    made.append(self._swap(recording, 1 + number % 2, workers))
-                    # The next write falls anywhere between two looks at the pointer.
-                    time.sleep(self.random.uniform(0, ttl_seconds))
+    def course(self, host: Host, swaps: int, ttl_seconds: float, steady: float, tell: Callable[[str], None]) -> Course:
+        """Load on the host, without swaps for `steady` seconds and then with so many."""
+        expected = {version: self._text(model) for version, model in self.models.items()}
+        self.courses += 1
+        folder = self.folder / f"records-{self.courses}"
+        with Recording(host.stack.infer, self.body, folder, expected) as recording:
+            time.sleep(SETTLE_SECONDS)
+            begun = time.time()
+            tell("steady load")
+            time.sleep(steady)
+            quiet = (begun, time.time())
+            made = []
+            for number in range(1, swaps + 1):
+                tell(f"swap {number} of {swaps}")
+                made.append(self._swap(recording, 1 + number % 2, host.workers))
+                # The next write falls anywhere between two looks at the pointer.
+                time.sleep(self.random.uniform(0, ttl_seconds))
         return Course(recording.answers, recording.errors, quiet, made)
+
+    def turns(self, host: Host, tell: Callable[[str], None]) -> list[tuple[Course, Course]]:
+        """Swaps of this host and of a new one, in turns."""
+        found = []
+        with self.host(SHORT_TTL_SECONDS, "control") as control:
+            for number in range(1, TURNS + 1):
+                tell(f"turn {number} of {TURNS}")
+                old, new = (
+                    self.course(each, SWAPS_IN_A_TURN, SHORT_TTL_SECONDS, 0.0, _silent) for each in (host, control)
+                )
+                found.append((old, new))
+        return found
 
     def _swap(self, recording: Recording, version: int, workers: frozenset[int]) -> Swap:
         before = time.time()
@@ -132,6 +161,10 @@ class Bench:
 
         found = Session(model.model).run(FeedReader(model.signature).from_records(rows(1)))
         return json.dumps(found.ravel().tolist(), separators=(",", ":")).strip("[]")
+
+
+def _silent(_: str) -> None:
+    """For a course that is one of many."""
 
 
 def _rss(pid: int) -> int:
@@ -206,6 +239,22 @@ def over_time(course: Course) -> list[Row]:
     ]
 
 
+def beside_a_control(turns: Sequence[tuple[Course, Course]]) -> list[Row]:
+    """The bar of what many swaps leave behind: the control met the same machine in the same minutes."""
+    tails = [tuple(percentile(_between(each.answers, each.swaps), 0.99) for each in turn) for turn in turns]
+    ratio = statistics.median(old / new for old, new in tails)
+    old, new = (statistics.median(of) for of in zip(*tails, strict=True))
+    wrong = sum(sum(not answer.right for answer in each.answers) + each.errors for turn in turns for each in turn)
+    return [
+        Row(
+            f"after them, p99 beside a new process's ({len(turns)} turns)",
+            "at most 1.25 times",
+            f"{ratio:.2f}  ({old:.1f} ms, {new:.1f} ms)",
+            ratio <= 1.25 and not wrong,
+        )
+    ]
+
+
 def _between(answers: Sequence[Answer], swaps: Sequence[Swap]) -> list[float]:
     return [answer.taken for answer in answers if swaps[0].written <= answer.asked <= swaps[-1].served]
 
@@ -217,8 +266,11 @@ def main() -> int:
     try:
         with console.status("training two models") as status, Supervisor(folder / "logs") as supervisor:
             bench = Bench(folder, supervisor)
-            lines = under_load(bench.course(SWAPS, TTL_SECONDS, STEADY_SECONDS, status.update))
-            lines += over_time(bench.course(MANY_SWAPS, SHORT_TTL_SECONDS, 0.0, status.update))
+            with bench.host(TTL_SECONDS) as host:
+                lines = under_load(bench.course(host, SWAPS, TTL_SECONDS, STEADY_SECONDS, status.update))
+            with bench.host(SHORT_TTL_SECONDS) as host:
+                lines += over_time(bench.course(host, MANY_SWAPS, SHORT_TTL_SECONDS, 0.0, status.update))
+                lines += beside_a_control(bench.turns(host, status.update))
         print_rows(console, lines)
         console.print(f"Load: wrk, every answer recorded. {machine()}")
         return 0 if all(line.held for line in lines) else 1

@@ -22,13 +22,10 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from devhost.errors import KeysInvalid
 from devhost.protocol import FunctionInfo
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 KEY_HEADER = "x-functions-key"
 KEY_PARAMETER = "code"
@@ -41,18 +38,32 @@ KEY_BYTES = 40
 OWNER_ONLY = 0o600
 
 
+class Asking(Protocol):
+    """What is looked at of a request."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Found by names in lower case."""
+        ...
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """Without percent signs."""
+        ...
+
+
 class Gate(Protocol):
     """Decides who may come in."""
 
-    def allows_function(self, request: web.BaseRequest, function: FunctionInfo) -> bool:
+    def allows_function(self, request: Asking, function: FunctionInfo) -> bool:
         """Whether the request may call this HTTP function."""
         ...
 
-    def allows_admin(self, request: web.BaseRequest) -> bool:
+    def allows_admin(self, request: Asking) -> bool:
         """Whether the request may use the host's own addresses."""
         ...
 
-    def allows_system(self, request: web.BaseRequest, key: str) -> bool:
+    def allows_system(self, request: Asking, key: str) -> bool:
         """Whether the request may use the webhook of the extension whose system key has this name."""
         ...
 
@@ -60,15 +71,15 @@ class Gate(Protocol):
 class Open:
     """Lets everybody in. Fit for loopback."""
 
-    def allows_function(self, request: web.BaseRequest, function: FunctionInfo) -> bool:
+    def allows_function(self, request: Asking, function: FunctionInfo) -> bool:
         """Always."""
         return True
 
-    def allows_admin(self, request: web.BaseRequest) -> bool:
+    def allows_admin(self, request: Asking) -> bool:
         """Always."""
         return True
 
-    def allows_system(self, request: web.BaseRequest, key: str) -> bool:
+    def allows_system(self, request: Asking, key: str) -> bool:
         """Always."""
         return True
 
@@ -106,7 +117,7 @@ class Keys:
             system=_named(path, "system", content.get("system", {})),
         )
 
-    def allows_function(self, request: web.BaseRequest, function: FunctionInfo) -> bool:
+    def allows_function(self, request: Asking, function: FunctionInfo) -> bool:
         """Whether the request may call this HTTP function."""
         level = str(function.trigger.get("authLevel") or "function").lower()
         if level == "anonymous":
@@ -115,16 +126,16 @@ class Keys:
             return self.allows_admin(request)
         return _fits(request, (self.master, *self.host, *self.functions.get(function.name.lower(), ())))
 
-    def allows_admin(self, request: web.BaseRequest) -> bool:
+    def allows_admin(self, request: Asking) -> bool:
         """Whether the request has the master key."""
         return _fits(request, (self.master,))
 
-    def allows_system(self, request: web.BaseRequest, key: str) -> bool:
+    def allows_system(self, request: Asking, key: str) -> bool:
         """Whether the request has the system key of this name, or the master key."""
         return _fits(request, (self.master, *((self.system[key],) if key in self.system else ())))
 
 
-def _fits(request: web.BaseRequest, keys: Iterable[str]) -> bool:
+def _fits(request: Asking, keys: Iterable[str]) -> bool:
     given = request.headers.get(KEY_HEADER) or request.query.get(KEY_PARAMETER) or ""
     found = [hmac.compare_digest(given.encode(errors="replace"), key.encode()) for key in keys]
     return any(found)

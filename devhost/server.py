@@ -26,7 +26,8 @@ from devhost.caller import Caller
 from devhost.catalog import HTTP, QUEUE_TRIGGER, TIMER, WARMUP, Catalog, kind
 from devhost.durable_gate import MANAGEMENT_PREFIX, RPC_PREFIX, DurableEngine, EngineFactory
 from devhost.eventgrid_webhook import EventGridWebhook
-from devhost.front import HttpFront, full_route
+from devhost.express import Express
+from devhost.front import HttpFront, PlainRequest, Reply, full_route
 from devhost.outputs import WithOutputs
 from devhost.pool import WorkerPool
 from devhost.ports import BACKLOG, LOOPBACK
@@ -46,6 +47,8 @@ ENGINE_STOP_SECONDS = 2.0
 RPC_DRAIN_SECONDS = 0.5
 RPC_BODY_LIMIT = 2**30
 """Bytes of the largest body from the durable client: an orchestration's input."""
+OWN_PATHS = ("/admin/", "/runtime/webhooks/")
+"""What addresses begin with that no function may have."""
 EVENT_GRID_PATH = "/runtime/webhooks/eventgrid"
 BLOBS_PATH = "/runtime/webhooks/blobs"
 GREETING = "Your Functions host is up and running."
@@ -91,6 +94,8 @@ class Server:
         self._started = time.monotonic()
         self._state: HostState = "Starting"
         self._main = _runner(self._dispatch, body_limit=configured.body_limit, drain=DRAIN_SECONDS)
+        self._express = Express(self._at_once, self._main_server, body_limit=configured.body_limit)
+        self._listening: asyncio.Server | None = None
         self._rpc: web.ServerRunner | None = None
         self._storage = Storage(configured)
         self._parts: _Parts | None = None
@@ -108,7 +113,8 @@ class Server:
     async def listen(self, listener: socket.socket) -> None:
         """Answers from now on: 503 until it is open, except for the status."""
         await self._main.setup()
-        await web.SockSite(self._main, listener, backlog=BACKLOG).start()
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._express.connection, sock=listener, backlog=BACKLOG)
 
     async def open(self, functions: Sequence[FunctionInfo]) -> None:
         """Puts the functions in service. Raises AppInvalid and StateUnusable."""
@@ -131,7 +137,10 @@ class Server:
         if parts is not None:
             await parts.timers.stop()
             await parts.queues.stop()
+        if self._listening is not None:
+            self._listening.close()
         async with asyncio.TaskGroup() as draining:
+            draining.create_task(self._express.close(DRAIN_SECONDS))
             draining.create_task(self._main.cleanup())
             if parts is not None:
                 draining.create_task(parts.caller.drain(DRAIN_SECONDS))
@@ -181,6 +190,21 @@ class Server:
             functions_admin=admin.FunctionsAdmin(catalog, caller, timers, queues, blobs, self.url_of),
             engine=engine,
         )
+
+    def _main_server(self) -> asyncio.Protocol:
+        """What answers on a connection of the main port, whatever comes."""
+        server = self._main.server
+        assert server is not None  # noqa: S101 (it is there from `listen` on)
+        return server()
+
+    def _at_once(self, asked: PlainRequest) -> Awaitable[Reply] | None:
+        """The reply to a request that is for a function. None for all others: they are `_dispatch`'s."""
+        parts = self._parts
+        path, _, _ = asked.target.partition("?")
+        if parts is None or self._state != "Running" or path.lower().startswith(OWN_PATHS):
+            return None
+        found = parts.front.find(asked.method, path)
+        return None if found is None else parts.front.answer(found, asked)
 
     async def _dispatch(self, request: web.BaseRequest) -> web.Response:
         """Answers a request on the main port."""

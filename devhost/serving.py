@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -69,6 +70,7 @@ async def _host(chosen: HostOptions, ends: Sequence[asyncio.Task[object]]) -> in
         starting.result()
         print(function_table(host))
         print(f"Host ready on {host.url}", flush=True)
+        gc.freeze()  # what is loaded by now stays: a collection that looked through it would hold up every request
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         return int(host.url.rpartition(":")[2])
     finally:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -57,13 +56,12 @@ MLFLOW_ERRORS: tuple[tuple[type[ServingError], tuple[str, str, str]], ...] = (
 """error_code, sqlstate and error_class of the request's errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer without HTTP."""
+class Answer(NamedTuple):
+    """An HTTP answer without HTTP. A named tuple, because one is made for every request."""
 
     status: int
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def dumps(document: Any) -> bytes:

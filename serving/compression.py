@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 
 from models.errors import bounded
 from serving.answers import Answer
@@ -43,17 +42,18 @@ def decompressed(body: bytes, encoding: str | None, limit: int) -> bytes:
     return plain
 
 
-def compressed(answer: Answer, headers: Mapping[str, str]) -> Answer:
-    """The answer as the Accept-Encoding among the request's headers wants it."""
+def compressed(answer: Answer, asked: Mapping[str, str]) -> Answer:
+    """The answer as the Accept-Encoding among the request's headers, `asked`, wants it."""
     if len(answer.body) < SMALLEST:
         return answer
-    accepted = headers.get("accept-encoding")
+    accepted = asked.get("accept-encoding")
     name = _preferred(accepted) if accepted else None
     if name is None:
         return answer
     packer = zlib.compressobj(LEVEL, wbits=WINDOW[name])
     body = packer.compress(answer.body) + packer.flush()
-    return replace(answer, body=body, headers={**answer.headers, "content-encoding": name, "vary": "accept-encoding"})
+    headers = {**answer.headers, "content-encoding": name, "vary": "accept-encoding"}
+    return Answer(answer.status, body, headers)
 
 
 def _preferred(accepted: str) -> str | None:

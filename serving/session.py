@@ -32,12 +32,13 @@ class Session:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._output = [self._session.get_outputs()[0].name]
         except Exception as exc:  # onnxruntime raises a family of unrelated classes for a file that it cannot load
             raise ModelRefused(f"the model cannot be loaded: {bounded(exc, DETAIL_CHARACTERS)}") from exc
 
     def run(self, feed: Feed) -> np.ndarray[Any, Any]:
         """The graph's one output: probabilities, float64 [N, K], or a regression's values, [N, 1]."""
-        result: np.ndarray[Any, Any] = self._session.run(None, feed)[0]
+        result: np.ndarray[Any, Any] = self._session.run(self._output, feed)[0]
         return result
 
 

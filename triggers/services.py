@@ -5,6 +5,7 @@ Nothing here runs at import, so that `import function_app` works with an empty e
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from functools import cache
@@ -110,12 +111,23 @@ def inference() -> InferenceService:
 
     A process that was replaced gets no warmup call; so the first request, be it a health probe, does for that.
     """
+    gc.disable()  # until the start is over: it makes a hundred thousand objects, and all of them stay
+    try:
+        service = _service()
+        threading.Thread(target=_start, args=(service,), name="ratchet-start", daemon=True).start()
+    except BaseException:
+        gc.enable()
+        raise
+    return service
+
+
+def _service() -> InferenceService:
     from serving.cache import CacheLimits
     from serving.limits import Limits
     from serving.service import InferenceService
 
     chosen = settings()
-    service = InferenceService(
+    return InferenceService(
         blobs(),
         chosen.cache_dir,
         chosen.pointer_ttl_seconds,
@@ -123,17 +135,21 @@ def inference() -> InferenceService:
         limits=Limits(chosen.max_body_bytes, chosen.max_rows, chosen.request_seconds),
         cache_limits=CacheLimits(chosen.pointer_max_age_seconds, chosen.cache_megabytes * 2**20, chosen.versions_kept),
     )
-    threading.Thread(target=_start, args=(service,), name="ratchet-start", daemon=True).start()
-    return service
 
 
 def _start(service: InferenceService) -> None:
     """Loads the champions, and then what a process that also manages them needs for its first move of one: a second of
     imports, which whoever moves an alias or rolls back would wait for."""
-    service.warm(specs().names())
-    if role(os.environ) != "serve":
-        for module in FOR_A_MOVE:
-            import_module(module)
+    try:
+        service.warm(specs().names())
+        if role(os.environ) != "serve":
+            for module in FOR_A_MOVE:
+                import_module(module)
+    finally:
+        # A full collection looks through all that there is, with every request waiting for tens of milliseconds. What
+        # is there now stays, and need not be looked through.
+        gc.freeze()
+        gc.enable()
 
 
 def inference_if_there() -> InferenceService | None:

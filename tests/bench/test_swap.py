@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.recording import Answer, _answer
-from bench.swap import Course, Swap, in_windows, over_time, percentile, under_load
+from bench.swap import Course, Swap, beside_a_control, in_windows, over_time, percentile, under_load
 
 SWAPS = [Swap(written=10.0, served=10.5), Swap(written=20.0, served=20.5)]
 
@@ -56,6 +56,16 @@ def test_growth_is_seen(growth: float, tail: float, held: list[bool]) -> None:
     swaps = [Swap(n, n + 0.5, {7: int(1e8 * (growth if n >= 90 else 1))}) for n in range(100)]
     answers = [_asked(n + 0.1, tail if n >= 90 else 5.0) for n in range(100)]
     assert [row.held for row in over_time(Course(answers, 0, (0.0, 0.0), swaps))] == held
+
+
+@pytest.mark.parametrize(("old", "errors", "held"), [(6.0, 0, True), (6.0, 1, False), (9.0, 0, False)])
+def test_a_machine_that_became_slower_is_no_growth(old: float, errors: int, held: bool) -> None:
+    """Each turn has the machine of its minute: in the last ones everything takes ten times as long."""
+    turns = []
+    for slow in (1, 1, 10, 10):
+        courses = [Course([_asked(10.2, slow * taken)], errors, (0.0, 0.0), SWAPS) for taken in (old, 5.0)]
+        turns.append((courses[0], courses[1]))
+    assert [row.held for row in beside_a_control(turns)] == [held]
 
 
 def test_the_peers_have_pinned_requirements() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from adapters.settings import SettingsError
 from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE, publish
 from tests.serving.test_cache import _until
@@ -51,6 +53,23 @@ def test_a_process_that_manages_models_is_ready_to_move_one(
     services.inference()
     _started()
     assert imported == ([] if chosen == "serve" else list(services.FOR_A_MOVE))
+
+
+def test_a_full_collection_passes_over_what_the_start_has_loaded(stored: MemoryBlobs) -> None:
+    gc.unfreeze()
+    services.inference()
+    _started()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+
+
+def test_a_start_that_fails_leaves_the_collector_as_it_was(
+    stored: MemoryBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AzureWebJobsStorage")
+    with pytest.raises(SettingsError):
+        services.inference()
+    assert gc.isenabled()
 
 
 def _started() -> None:
