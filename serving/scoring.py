@@ -19,7 +19,7 @@ import orjson
 from models.errors import bounded
 from models.manifest import InputColumn, Signature
 from serving.answers import Answer, answer
-from serving.errors import BadRequest, UnknownEncoding, ValuesRefused
+from serving.errors import BadRequest, SchemaMismatch, UnknownEncoding, ValuesRefused
 from serving.feeds import SHOWN, timestamp
 from serving.tables import JSON_LAYOUTS, Table, from_csv
 
@@ -31,6 +31,8 @@ MLFLOW_VERSION = "3.17.2"
 CSV, JSON = "text/csv", "application/json"
 PLAIN_NUMBERS = frozenset({int, float, bool, type(None)})
 """Types that numpy turns into float64 as MLflow does."""
+LANGUAGE = frozenset({"messages", "input", "prompt"})
+"""Members by which MLflow knows a request to a language model, whatever else it has."""
 NO_TIME = frozenset({"", "NaT", "nat", "NAT", "nan", "NaN", "NAN"})
 """Texts that pandas reads as a missing time."""
 ALIVE = Answer(200, b"\n", {"content-type": JSON})
@@ -44,6 +46,11 @@ def read_table(body: bytes, content_type: str | None) -> Table:
     document = _load(body)
     if not isinstance(document, dict):
         raise BadRequest(f"the body is not an object with one of {', '.join(JSON_LAYOUTS)}")
+    if not LANGUAGE.isdisjoint(document):
+        words = ", ".join(sorted(LANGUAGE & document.keys()))
+        raise ValuesRefused(
+            f"the body has {words}, as language models take it; this one takes {', '.join(JSON_LAYOUTS)}"
+        )
     given = [name for name in JSON_LAYOUTS if name in document]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
@@ -52,11 +59,13 @@ def read_table(body: bytes, content_type: str | None) -> Table:
 
 
 def read_feed(table: Table, signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
-    """The graph's inputs [N]. Raises ValuesRefused."""
+    """The graph's inputs [N]. Raises ValuesRefused and SchemaMismatch."""
     absent = [column.name for column in signature.inputs if column.name not in table.names]
     if absent:
         takes = ", ".join(column.name for column in signature.inputs)
         raise ValuesRefused(f"missing: {', '.join(absent)}. The model takes the columns {takes}", column=absent[0])
+    if double := [column.name for column in signature.inputs if column.name in table.twice]:
+        raise SchemaMismatch(f"the column {double[0]} is there more than once", column=double[0])
     return {column.name: _read(table, column) for column in signature.inputs}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,6 +40,8 @@ class Table:
     values: Callable[[str], Sequence[Any]]
     written: bool = False
     """Whether every value is a text, whatever it means: as in a CSV."""
+    twice: frozenset[str] = frozenset()
+    """Names that several columns have, so that none of them is meant."""
 
 
 def from_records(data: Any) -> Table:
@@ -69,7 +72,8 @@ def from_split(data: Any) -> Table:
     width = max(map(len, rows), default=len(columns))
     if width != len(columns):
         raise BadRequest(f"dataframe_split has {len(columns)} columns, and rows of up to {width} values")
-    return _from_rows(columns, rows)
+    named = Counter(name for name in columns if isinstance(name, str))
+    return replace(_from_rows(columns, rows), twice=frozenset(name for name, times in named.items() if times > 1))
 
 
 def from_instances(data: Any) -> Table:
@@ -95,7 +99,9 @@ def from_inputs(data: Any) -> Table:
     if data == [] or (isinstance(data, dict) and data and all(values == [] for values in data.values())):
         raise ValuesRefused("there are no rows")
     if not isinstance(data, dict):
-        raise SchemaMismatch(f"inputs is an object with one list of values per column; this is {_kind(data)}")
+        # MLflow tries to make a table of what begins with an object.
+        refusal = SchemaMismatch if isinstance(data, list) and isinstance(data[0], dict) else ValuesRefused
+        raise refusal(f"inputs is an object with one list of values per column; this is {_kind(data)}")
     sizes = {name: len(values) for name, values in data.items() if isinstance(values, list)}
     rows = next(iter(sizes.values()), 1)
     for name, size in sizes.items():
@@ -142,7 +148,9 @@ JSON_LAYOUTS: Mapping[str, Callable[[Any], Table]] = {
 def _from_objects(layout: str, records: Sequence[Any]) -> Table:
     for row, record in enumerate(records):
         if not isinstance(record, dict):
-            raise BadRequest(f"row {row} of {layout} is an object of columns; this is {_kind(record)}")
+            # Where the first row is none, MLflow makes a table without names of columns.
+            refusal = BadRequest if row else ValuesRefused
+            raise refusal(f"row {row} of {layout} is an object of columns; this is {_kind(record)}")
     names = set().union(*records)
     return Table(len(records), names, lambda name: [record.get(name) for record in records])
 
@@ -150,7 +158,7 @@ def _from_objects(layout: str, records: Sequence[Any]) -> Table:
 def _from_rows(names: Iterable[Any], rows: Sequence[Sequence[Any]]) -> Table:
     places: dict[str, int] = {}
     for place, name in enumerate(names):
-        # The first of two columns with one name is the one that pandas calls by it.
+        # In a CSV the first of two columns with one name is the one that pandas calls by it.
         if isinstance(name, str):
             places.setdefault(name, place)
 

@@ -130,6 +130,37 @@ def test_a_value_is_read_alike(theirs: Callable[[bytes], Outcome], column: str, 
         assert _mine(body) == theirs(body), document
 
 
+NAMES, CELLS = list(ROW), list(ROW.values())
+NO_ROWS: tuple[Any, ...] = (1, None, "text")
+FOR_LANGUAGE: tuple[Any, ...] = ("text", [], {}, ROW)
+DOCUMENTS: list[Any] = [
+    {"dataframe_split": {"columns": [*NAMES, "town"], "data": [[*CELLS, "Porto"]]}},
+    {"dataframe_split": {"columns": [*NAMES, "x", "x"], "data": [[*CELLS, 1, 2]]}},
+    *({"dataframe_records": [first, ROW]} for first in NO_ROWS),
+    {"dataframe_records": [CELLS]},
+    *(
+        {layout: rows}
+        for layout in ("inputs", "instances")
+        for rows in (1, True, "text", [1, 2], [None], [CELLS], [1, ROW])
+    ),
+    *({word: value} for word in ("messages", "input", "prompt") for value in FOR_LANGUAGE),
+    {"dataframe_records": [ROW], "input": "text"},
+    {"dataframe_records": [ROW], "more": "text"},
+    None,
+    True,
+    "text",
+    [],
+    {"params": {}},
+    {"inputs": ROW, "params": [1]},
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: json.dumps(document)[:50])
+def test_a_document_is_taken_or_refused_alike(theirs: Callable[[bytes], Outcome], document: Any) -> None:
+    body = json.dumps(document).encode()
+    assert _mine(body) == theirs(body)
+
+
 def test_numbers_and_texts_in_one_column_of_times_are_refused(theirs: Callable[[bytes], Outcome]) -> None:
     """MLflow's code for it hangs on the words of pandas; the status is the same."""
     body = json.dumps({"dataframe_records": [{**ROW, "seen": 5}, ROW]}).encode()
