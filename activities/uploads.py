@@ -18,6 +18,8 @@ log = logging.getLogger("ratchet.uploads")
 
 TRAINING = "training"
 """The container that users upload to. The app never writes to it."""
+CLAIMED = "claimed.json"
+"""A run's answer to the claim, once its plan is whole."""
 CONTROLS = frozenset({"Cc", "Cs"})
 """Unicode's categories: control characters, and halves of characters."""
 
@@ -59,9 +61,11 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
 
     Those are the pending ones, and all that were judged by another data contract than the pipeline's file has now. The
     blob itself says which eTag is current: a late or stale event cannot make the run read something old. A repeat keeps
-    what an earlier try has claimed.
+    what an earlier try has claimed; once one has come to its end, the plan is made, and others may be at work on it.
     """
     workspace = to.workspace(run.pipeline, run.run)
+    if (made := workspace.read_if_there(CLAIMED)) is not None:
+        return Claimed.from_dict(made)
     fingerprint = to.specs.load(run.pipeline).data_fingerprint
     workspace.write("run.json", {"spec": to.specs.text(run.pipeline), "started": run.started})
     rows = list(to.ledger.rows(run.pipeline, ("pending", "claimed", "included", "quarantined", "failed")))
@@ -84,7 +88,9 @@ def claim(run: RunRef, to: Dependencies) -> Claimed:
     workspace.write("plan.json", [asdict(partition) for partition in partitions])
     started = {"run": run.run, "partitions": len(partitions), "new": sum(partition.new for partition in partitions)}
     to.tell(Notice("Ratchet.RunStarted", run.pipeline, run.run, started))
-    return Claimed(todo=len(todo), batches=batches)
+    answer = Claimed(todo=len(todo), batches=batches)
+    workspace.write(CLAIMED, answer.to_dict())
+    return answer
 
 
 def _claim_one(row: Partition, run: RunRef, contract: str, to: Dependencies) -> Partition | None:

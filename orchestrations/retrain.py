@@ -101,7 +101,7 @@ def _settle_down(
         until = quiet_until(uploads, since=since)
         if until <= context.current_utc_datetime:
             return uploads
-        timer = context.create_timer(until)
+        timer = context.create_timer(next_look(until, since=since, now=context.current_utc_datetime))
         winner = yield context.task_any([timer, forced])
         if winner is not timer:
             timer.cancel()
@@ -115,6 +115,14 @@ def quiet_until(uploads: Uploads, *, since: datetime) -> datetime:
     quiet = datetime.fromisoformat(uploads.newest) + timedelta(seconds=uploads.quiet_seconds)
     latest = min(datetime.fromisoformat(uploads.oldest), since) + timedelta(seconds=uploads.longest_wait_seconds)
     return min(quiet, latest)
+
+
+def next_look(until: datetime, *, since: datetime, now: datetime) -> datetime:
+    """When to look again: not before a twentieth of the time that the run has waited already is over.
+
+    Where uploads never cease, a short quiet period and a long wait would fill the history with looks.
+    """
+    return max(until, now + (now - since) / 20)
 
 
 def _run(

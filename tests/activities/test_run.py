@@ -335,6 +335,19 @@ def test_a_blob_overwritten_after_the_claim_waits_for_the_next_run(world: World)
     assert world.ledger.state(path) == "pending"
 
 
+def test_a_claim_that_is_made_again_late_does_not_touch_what_others_work_on(world: World) -> None:
+    """A worker that was taken for dead may still be at it."""
+    world.upload("a.csv", rows(0))
+    run = world.start()
+    claimed = claim(run, world.to)
+    world.fan_out(validate, run, 1)
+    late = world.upload("b.csv", rows(10))
+    assert claim(run, world.to) == claimed
+    record = world.after_claim(run, claimed)
+    assert record[0] == "promoted"
+    assert world.ledger.state(late) == "pending"
+
+
 def test_every_activity_may_run_twice(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -24,7 +24,7 @@ from activities.contracts import (
 )
 from activities.sweep import STRANGERS_CLAIM
 from orchestrations import steps
-from orchestrations.retrain import FORCE, instance_id, quiet_until
+from orchestrations.retrain import FORCE, instance_id, next_look, quiet_until
 from tests.devhost.durable.sdk import hub
 from tests.devhost.waiting import eventually, until
 from tests.orchestrations.answers import NOW, Answers, failing
@@ -288,6 +288,27 @@ async def test_a_forced_request_during_a_run_makes_another_one(app: Answers, tmp
         app.released.set()
         await running.ended(instance_id("shops"))
     assert [payload["force"] for name, payload in app.asked if name == "claim"] == [False, True]
+
+
+async def test_a_forced_run_that_fails_is_not_repeated_for_ever(app: Answers, tmp_path: Path) -> None:
+    failing(app, "train", f"{LASTING} SpecError: no")
+    there = await _until_ended(app, tmp_path, force=True)
+    assert (there["runtimeStatus"], app.count("train")) == ("Failed", 1)
+
+
+@pytest.mark.parametrize(("quiet", "longest"), [(1.0, 604_800.0), (0.01, 604_800.0), (60.0, 600.0)])
+def test_uploads_that_never_cease_are_not_looked_at_for_ever(quiet: float, longest: float) -> None:
+    now = since = datetime(2026, 1, 1, tzinfo=UTC)
+    looks = 0
+    while True:
+        looks += 1
+        uploads = Uploads(1, since.isoformat(), now.isoformat(), quiet, longest)
+        until = quiet_until(uploads, since=since)
+        if until <= now:
+            break
+        now = next_look(until, since=since, now=now)
+    assert looks < 400
+    assert now - since < timedelta(seconds=longest) * 1.06
 
 
 async def test_a_challenger_that_was_outrun_is_judged_again(app: Answers, tmp_path: Path) -> None:
