@@ -33,6 +33,8 @@ FORCE = "force"
 """The external event that a forced retrain raises when an instance is under way."""
 WITHOUT_PICTURES = "1.0.0"
 """Instances that began under this version have registered before drawing was a step, and end without it."""
+FORGETFUL = frozenset({"1.0.0", "1.1.0"})
+"""Instances that began under these do not ask, when their run has failed, whether somebody forced another one."""
 
 
 def instance_id(pipeline: str) -> str:
@@ -54,7 +56,13 @@ def retrain(context: DurableOrchestrationContext) -> Generator[Any, Any, dict[st
     if uploads.problem:
         return {"run": name, "outcome": "failed", "sentence": uploads.problem, "mistake": True}
     if uploads.pending or force or request.stale:
-        settled, outcome = yield from _guarded(context, run, progress)
+        try:
+            settled, outcome = yield from _guarded(context, run, progress)
+        except Exception:
+            if context.version in FORGETFUL or not (yield from _forced_meanwhile(context, forced)):
+                raise
+            context.continue_as_new(RetrainRequest(request.pipeline, force=True, hub=request.hub).to_dict())
+            return None
     else:
         settled, outcome = Settled(0), {"run": name, "outcome": "nothing_to_do", "sentence": "Nothing is pending."}
     again = yield from _forced_meanwhile(context, forced)

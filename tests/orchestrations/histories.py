@@ -79,6 +79,16 @@ async def _nothing(app: Answers, run: Callable[[], Awaitable[Any]], _: Hub) -> N
     await run()
 
 
+async def _failed_and_forced(app: Answers, run: Callable[[], Awaitable[Any]], running: Hub) -> None:
+    app.holding.add("train")
+    failing(app, "export", f"{LASTING} SpecError: no", times=1)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_awaited(run))
+        await app.held.wait()
+        await running.client().raise_event(instance_id("shops"), FORCE, "now")
+        app.released.set()
+
+
 async def _awaited(run: Callable[[], Awaitable[Any]]) -> None:
     await run()
 
@@ -89,6 +99,7 @@ SCENARIOS = {
     "retried": _retried,
     "failed": _failed,
     "forced": _forced,
+    "failed_and_forced": _failed_and_forced,
     "continued": _continued,
     "nothing": _nothing,
 }

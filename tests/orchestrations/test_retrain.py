@@ -290,6 +290,19 @@ async def test_a_forced_request_during_a_run_makes_another_one(app: Answers, tmp
     assert [payload["force"] for name, payload in app.asked if name == "claim"] == [False, True]
 
 
+async def test_a_forced_request_is_not_lost_with_the_run_that_fails(app: Answers, tmp_path: Path) -> None:
+    app.holding.add("train")
+    failing(app, "export", f"{LASTING} SpecError: no", times=1)
+    async with hub(app, tmp_path / "hub.db") as running:
+        await running.start("retrain", RetrainRequest("shops").to_dict(), instance_id("shops"))
+        await app.held.wait()
+        await running.client().raise_event(instance_id("shops"), FORCE, "now")
+        app.released.set()
+        there = await running.ended(instance_id("shops"))
+    assert (there["runtimeStatus"], app.count("abandon")) == ("Completed", 1)
+    assert [payload["force"] for name, payload in app.asked if name == "claim"] == [False, True]
+
+
 async def test_a_forced_run_that_fails_is_not_repeated_for_ever(app: Answers, tmp_path: Path) -> None:
     failing(app, "train", f"{LASTING} SpecError: no")
     there = await _until_ended(app, tmp_path, force=True)
