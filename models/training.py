@@ -160,7 +160,7 @@ def train(
         )
     except lgb.basic.LightGBMError as exc:
         raise TrainingError(
-            "refused", f"LightGBM refuses training.parameters: {bounded(exc)}", len(teaching.y)
+            "refused", f"LightGBM refuses training.parameters or the labels: {bounded(exc)}", len(teaching.y)
         ) from exc
     best = booster.best_iteration if spec.training.boosting != "dart" else 0
     best = best or booster.current_iteration()
@@ -269,11 +269,10 @@ def _class_weights(
 def _check(teaching: np.ndarray[Any, Any], validating: np.ndarray[Any, Any], spec: PipelineSpec) -> None:
     rows = len(teaching)
     if rows < spec.training.minimum_rows:
-        held = f"the newest {spec.holdout.days:g} days" if spec.holdout.by == "time" else f"{spec.holdout.fraction:.0%}"
         raise TrainingError(
             "too_few_rows",
-            f"{rows} rows are left to train on ({held} are the holdout); "
-            f"training.minimum_rows asks for {spec.training.minimum_rows}.",
+            f"{rows} rows are left to train on, beside the holdout ({_held(spec)}) and {len(validating)} validation "
+            f"rows; training.minimum_rows asks for {spec.training.minimum_rows}.",
             rows,
         )
     if not len(validating):
@@ -291,6 +290,16 @@ def _check(teaching: np.ndarray[Any, Any], validating: np.ndarray[Any, Any], spe
         if labels.min() == labels.max():
             only = spec.classes[int(labels[0])]
             raise TrainingError("one_class", f"All {name} rows are {only!r}: there is nothing to tell apart.", rows)
+
+
+def _held(spec: PipelineSpec) -> str:
+    match spec.holdout.by:
+        case "time":
+            return f"the newest {spec.holdout.days:g} days"
+        case "hash":
+            return f"{spec.holdout.fraction:.0%}"
+        case "group":
+            return f"each group has a chance of {spec.holdout.fraction:.0%} to be in it"
 
 
 def _check_weights(teaching: _Taken, validating: _Taken) -> None:
