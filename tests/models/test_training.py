@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from models import training
+from models import teaching
 from models.features import feature_names, fit_features
 from models.manifest import HoldoutRule
 from models.matrices import MatrixPart
@@ -140,8 +140,8 @@ REGRESSION = "task: regression\nlabel: {column: sold}"
 
 def test_rows_in_batches_make_the_same_model_as_rows_that_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied = _fit(_part())
-    monkeypatch.setattr(training, "COPIED_BYTES", 0)
-    monkeypatch.setattr(training._Rows, "batch_size", 100)
+    monkeypatch.setattr(teaching, "COPIED_BYTES", 0)
+    monkeypatch.setattr(teaching.PartRows, "batch_size", 100)
     assert _fit(_part()).booster_text == copied.booster_text
 
 
