@@ -95,7 +95,7 @@ class Host:
         self._pool = WorkerPool(
             app_dir=options.app_dir,
             count=options.workers,
-            environment={**worker_environment(configured, address), WORKERS_SETTING: str(options.workers)},
+            environment=worker_environment(configured, address, options.workers),
             function_timeout=configured.function_timeout,
         )
         loading = asyncio.create_task(self._pool.start())
@@ -116,7 +116,7 @@ class Host:
         await self._server.open(functions)
 
 
-def worker_environment(configured: Settings, address: str) -> dict[str, str]:
+def worker_environment(configured: Settings, address: str, workers: int = 1) -> dict[str, str]:
     """The whole environment of a worker: the app's settings and what the cloud's host adds to them.
 
     All activities and orchestrators of the host may meet in one worker while the others start again; with a thread for
@@ -131,6 +131,7 @@ def worker_environment(configured: Settings, address: str) -> dict[str, str]:
         "AZURE_FUNCTIONS_ENVIRONMENT": "Development",
         "DEVHOST_WORKER_LOG_LEVEL": configured.log_level,
         **configured.environment,
+        WORKERS_SETTING: str(workers),
         "PYTHONPATH": os.pathsep.join(part for part in search_path if part),
         "AzureWebJobsScriptRoot": str(configured.app_dir),
         "WEBSITE_HOSTNAME": address,

@@ -51,6 +51,13 @@ class Gain:
         return math.ceil(-math.log2(1 - self.confidence))
 
 
+def gain_of(labels: Labels, challenger: Answers, champion: Answers, by: Yardstick) -> float:
+    """The gain in `by.metric` on just these rows. Raises ValueError as `bootstrap_gain` does."""
+    once = np.ones((1, len(labels)))
+    (value,) = statistic(by, labels, challenger)(once) - statistic(by, labels, champion)(once)
+    return float(value if by.metric in HIGHER_IS_BETTER else -value)
+
+
 def bootstrap_gain(
     labels: Labels,
     challenger: Answers,
@@ -78,10 +85,10 @@ def bootstrap_gain(
     block = max(1, min(RESAMPLES, BLOCK_CELLS // len(labels)))
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
     differences = np.concatenate([gains(draw(rng, size)) for size in sizes])
-    (value,) = gains(np.ones((1, len(labels))))
+    value = gain_of(labels, challenger, champion, by)
     units = len(np.unique(groups)) if groups is not None else min(len(rows) for rows in _strata(labels, by))
     # A draw of groups may lack a class; it says nothing of a metric that needs both.
-    return Gain(float(value), float(np.nanquantile(differences, _share_below(units, confidence))), confidence, units)
+    return Gain(value, float(np.nanquantile(differences, _share_below(units, confidence))), confidence, units)
 
 
 def _share_below(units: int, confidence: float) -> float:

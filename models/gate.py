@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bootstrap import Gain, bootstrap_gain
+from models.bootstrap import Gain, bootstrap_gain, gain_of
 from models.evaluation import Answers, Metrics, Slice, Yardstick, constant_answers
 from models.metric_names import HIGHER_IS_BETTER, SHOWN
 from models.parity import ParityReport
@@ -75,17 +75,20 @@ class Decision:
 
 
 def decide(gate: Gate, by: Yardstick, given: Evidence) -> Decision:
-    """All checks of the gate. Without a champion only the absolute ones apply: instead of beating it, a challenger has
-    to beat knowing nothing, unless the gate says itself how good it has to be."""
+    """All checks of the gate. Without a champion only the absolute ones apply.
+
+    Unless the gate says itself how good a model has to be by the deciding metric, it has to be better than knowing
+    nothing: surely where there is no champion to beat, at all where it has to beat one surely.
+    """
     checks = [*_absolute(gate, by, given), *_of_the_graph(gate, given)]
+    if by.metric not in _bounds(gate):
+        checks.append(_skill(gate, by, given))
     gain = None
     if given.champion is not None and given.champion_answers is not None:
         gain = _gain(by, given, given.champion_answers, gate.confidence)
         checks.append(_exceeds("gain", f"the gain in {SHOWN[by.metric]}", gain, gate.improvement, by))
         if gate.slice_loss is not None:
             checks.append(_worst_slice(gate, gate.slice_loss, by, given.slices))
-    elif by.metric not in _bounds(gate):
-        checks.append(_skill(gate, by, given))
     promote = all(check.passed for check in checks)
     sentence = _sentence(by, given, gain, checks)
     return Decision(promote, tuple(checks), gain, sentence, tuple(_warnings(gate, given)))
@@ -131,9 +134,12 @@ def _skill(gate: Gate, by: Yardstick, given: Evidence) -> Check:
     """Whether the challenger is better than the one answer for all rows that is the best on just these rows."""
     # No model is better calibrated than a constant: that figure says nothing of what a model knows of a row.
     by = replace(by, metric="auc") if by.metric == "calibration_error" else by
-    nothing = constant_answers(given.labels, given.challenger_answers, by)
+    ours, nothing = given.challenger_answers, constant_answers(given.labels, given.challenger_answers, by)
     what = f"the gain in {SHOWN[by.metric]} over the same answer for every row"
-    return _exceeds("skill", what, _gain(by, given, nothing, gate.confidence), 0.0, by)
+    if given.champion is None or given.challenger[by.metric] is None:
+        return _exceeds("skill", what, _gain(by, given, nothing, gate.confidence), 0.0, by)
+    gain = gain_of(given.labels, ours, nothing, by)
+    return Check("skill", gain > 0, gain, 0.0, f"{what} is {_signed(gain, by)}; it has to be above zero")
 
 
 def _exceeds(name: str, what: str, gain: Gain | None, limit: float, by: Yardstick) -> Check:

@@ -142,6 +142,9 @@ class PipelineSpec(Part):
     def _check_time(self) -> None:
         if self.time is not None:
             self._require("time", self.time, {"timestamp"})
+            window, stops = self.window.days, self.validation.days
+            if window is not None and stops is not None and stops >= window:
+                raise ValueError(f"validation.days: {stops:g} of the window's {window:g} days leave none to train on")
             return
         if self.holdout.by == "time":
             raise ValueError("time: missing; name the timestamp column, or choose another holdout (holdout.by)")

@@ -307,9 +307,9 @@ class Gate(Part):
     metric: Metric | None = None
     """What decides. By default auc (binary), log_loss (multiclass), and of a regression what it is trained for."""
     minimum_auc: float | None = Field(default=None, ge=0, le=1)
-    """binary: the AUC on the unseen rows has to be at least this; short for `minimum: {auc: ...}`. Where there is no
-    bound for the deciding metric, a model without a champion to beat has to beat the same answer for every row, with
-    the given confidence."""
+    """binary: the AUC on the unseen rows has to be at least this; short for `minimum: {auc: ...}`. Without a
+    bound for the deciding metric, a model has to beat the same answer for every row, with the given confidence where
+    there is no champion to beat."""
     minimum: Mapping[Metric, float] = Field(default_factory=dict)
     """Metrics that have to be at least so high."""
     maximum: Mapping[Metric, float] = Field(default_factory=dict)

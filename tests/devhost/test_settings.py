@@ -180,3 +180,8 @@ def test_a_worker_has_a_thread_for_all_that_the_engine_may_give_it(tmp_path: Pat
     assert environment["A"] == "1"
     own = load_with(tmp_path, environment={"PYTHON_THREADPOOL_THREAD_COUNT": "4"})
     assert worker_environment(own, "x")["PYTHON_THREADPOOL_THREAD_COUNT"] == "4"
+
+
+def test_a_worker_can_tell_how_many_there_are(tmp_path: Path) -> None:
+    said_before = load_with(tmp_path, environment={"FUNCTIONS_WORKER_PROCESS_COUNT": "7"})
+    assert worker_environment(said_before, "x", 3)["FUNCTIONS_WORKER_PROCESS_COUNT"] == "3"

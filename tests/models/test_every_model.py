@@ -27,7 +27,7 @@ from models.parity import ParityReport, _Comparison, check_parity
 from models.partitions import LABEL, TIME
 from models.profiles import merge, profile
 from models.scoring import open_session, score
-from models.spec import PipelineSpec, parse_spec
+from models.spec import OBJECTIVES, PipelineSpec, parse_spec
 from models.training import TrainedModel, TrainingError, train
 
 KINDS: tuple[ExportKind, ...] = ("exact", "portable")
@@ -154,9 +154,18 @@ MODELS = [
     ("regression", "objective: gamma", ""),
     ("regression", "objective: tweedie", "tweedie_variance_power: 1.3"),
     ("regression", "", "reg_sqrt: true"),
-    ("regression", "boosting: dart", ""),
-    ("regression", "boosting: rf, objective: poisson", BAGGING),
     ("regression", "monotone: {price: increasing}", ""),
+    ("regression", "", "path_smooth: 10, max_delta_step: 0.5, lambda_l1: 1"),
+    *(("regression", f"boosting: dart, objective: {name}", "") for name in OBJECTIVES["regression"]),
+    *(("regression", f"boosting: rf, objective: {name}", BAGGING) for name in OBJECTIVES["regression"]),
+    ("regression", "boosting: rf", f"reg_sqrt: true, {BAGGING}"),
+    ("regression", "boosting: rf", f"boost_from_average: false, {BAGGING}"),
+    ("regression", "", "use_quantized_grad: true, quant_train_renew_leaf: true"),
+    ("binary", "boosting: rf", f"sigmoid: 0.7, use_missing: false, {BAGGING}"),
+    ("binary", "boosting: dart", "is_unbalance: true, xgboost_dart_mode: true, uniform_drop: true"),
+    ("binary", "", "scale_pos_weight: 3, max_depth: 1"),
+    ("multiclass", "class_weights: balanced", "boost_from_average: false, use_missing: false"),
+    ("multiclass", "", "data_sample_strategy: goss, use_quantized_grad: true"),
 ]
 
 

@@ -110,6 +110,30 @@ def test_few_groups_do_not_make_it_pass_more_often(groups: int, trials: int, at_
     assert sum(_decide(rows, groups=group).promote for rows, group in tried) <= at_most
 
 
+def numbers_of_groups(seed: int, groups: int) -> tuple[Rows, Any]:
+    """Each model errs by something that all rows of a group share."""
+    rng = np.random.default_rng(seed)
+    group, labels = rng.integers(0, groups, 600), rng.lognormal(2, 1, 600)
+    shared = rng.normal(size=(2, groups))[:, group]
+    values = labels + (shared + rng.standard_t(5, (2, 600))) * np.sqrt(labels)
+    return (labels, values[0][:, None], values[1][:, None]), group.astype(np.float64)
+
+
+def classes_of_groups(seed: int, groups: int) -> tuple[Rows, Any]:
+    rng = np.random.default_rng(seed)
+    group, truth = rng.integers(0, groups, 600), rng.normal(size=(600, 3))
+    labels = (truth + rng.gumbel(size=(600, 3))).argmax(axis=1)
+    noise = (1 + rng.normal(0, 0.8, (2, groups))[:, group])[:, :, None] * rng.normal(size=(2, 600, 3))
+    return (labels, _softmax(truth + noise[0]), _softmax(truth + noise[1])), group.astype(np.float64)
+
+
+@pytest.mark.parametrize("groups", [10, 40])
+@pytest.mark.parametrize(("made", "by"), [(numbers_of_groups, RMSE), (classes_of_groups, LOSS)], ids=["rmse", "loss"])
+def test_groups_of_any_task_do_not_make_it_pass_more_often(made: Any, by: Yardstick, groups: int) -> None:
+    tried = [made(seed, groups) for seed in range(200)]
+    assert sum(_decide(rows, by, groups=group).promote for rows, group in tried) <= 34
+
+
 def of_rare_positives(seed: int, positives: int) -> Rows:
     rng = np.random.default_rng(seed)
     labels = (np.arange(200) < positives).astype(np.uint8)
@@ -117,7 +141,7 @@ def of_rare_positives(seed: int, positives: int) -> Rows:
     return labels, _pairs(truth + rng.normal(size=200)), _pairs(truth + rng.normal(size=200))
 
 
-@pytest.mark.parametrize(("positives", "trials", "at_most"), [(1, 20, 0), (3, 20, 0), (5, 200, 34)])
+@pytest.mark.parametrize(("positives", "trials", "at_most"), [(1, 20, 0), (3, 20, 0), (5, 200, 34), (40, 200, 34)])
 def test_few_rows_of_a_class_do_not_make_it_pass_more_often(positives: int, trials: int, at_most: int) -> None:
     tried = [of_rare_positives(seed, positives) for seed in range(trials)]
     assert sum(_decide(rows, gate={"minimum_auc": 0.0}).promote for rows in tried) <= at_most
@@ -210,6 +234,15 @@ def test_a_bound_in_the_pipelines_file_is_obeyed_as_it_stands(made: Any, by: Yar
     labels, challenger, champion = made(1, rows=600)
     constant = constant_answers(labels, challenger, by)
     assert _decide((labels, constant, champion), by, first=True, gate=gate).promote
+
+
+def test_a_challenger_that_beats_its_champion_and_knows_less_than_nothing_is_not_promoted() -> None:
+    labels, right, other = of_two_classes(1, better=1.0)
+    wrong, worse = right[:, ::-1], np.where(labels[:, None] == [0, 1], 0.1, 0.9) * other
+    decision = _decide((labels, wrong, worse))
+    assert [check.name for check in decision.checks if not check.passed] == ["skill"]
+    assert "over the same answer for every row is -0." in decision.sentence
+    assert _decide((labels, wrong, worse), gate={"minimum_auc": 0.0}).promote
 
 
 def test_few_groups_show_no_skill_either() -> None:

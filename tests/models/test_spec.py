@@ -68,6 +68,7 @@ MISTAKES = [
     ("categories", "holdout: {by: hash, days: 3}", 12, "holdout", "says nothing about a holdout by hash"),
     ("categories", "window: {days: 3, partitions: 2}", 12, "window", "not both"),
     ("categories", "validation: {days: 3, fraction: 0.2}", 12, "validation", "not both"),
+    ("categories", "window: {days: 3}\nvalidation: {days: 3}", 13, "validation.days", "leave none to train on"),
     ("categories", "training: {objective: gamma}", 12, "training.objective", "none of a binary task"),
     ("categories", "training: {objective: multiclassova}", 12, "training.objective", "they are no probabilities"),
     ("categories", "training: {objective: xentropy}", 12, "training.objective", "labels between 0 and 1"),

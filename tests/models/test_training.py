@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from models import training
+from models import teaching
 from models.features import feature_names, fit_features
 from models.manifest import HoldoutRule
 from models.matrices import MatrixPart
@@ -72,8 +72,15 @@ def test_validation_rows_only_decide_when_to_stop() -> None:
 
 
 def test_too_few_rows_teach_nothing() -> None:
-    with pytest.raises(TrainingError, match=r"rows are left to train on .* asks for 50") as caught:
+    with pytest.raises(TrainingError, match=r"rows are left to train on, beside .* asks for 50") as caught:
         _train(frame(40))
+    assert caught.value.code == "too_few_rows"
+
+
+def test_too_few_rows_beside_a_holdout_of_groups_are_told_as_such() -> None:
+    held = "holdout: {by: group, column: town, fraction: 0.5}"
+    with pytest.raises(TrainingError, match="each group has a chance of 50% to be in it") as caught:
+        _fit(_part(rows=20), held, holdout=HoldoutRule("group", fraction=0.5, column="town"))
     assert caught.value.code == "too_few_rows"
 
 
@@ -133,8 +140,8 @@ REGRESSION = "task: regression\nlabel: {column: sold}"
 
 def test_rows_in_batches_make_the_same_model_as_rows_that_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copied = _fit(_part())
-    monkeypatch.setattr(training, "COPIED_BYTES", 0)
-    monkeypatch.setattr(training._Rows, "batch_size", 100)
+    monkeypatch.setattr(teaching, "COPIED_BYTES", 0)
+    monkeypatch.setattr(teaching.PartRows, "batch_size", 100)
     assert _fit(_part()).booster_text == copied.booster_text
 
 
