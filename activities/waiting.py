@@ -145,7 +145,7 @@ def decide(pipeline: str, waiting_id: str, verdict: Verdict, *, who: str, why: s
     found = read_waiting(pipeline, to)
     if found is None:
         raise NothingWaits(f"no challenger of {pipeline} waits")
-    waiting, etag = found
+    waiting, etag = _known_live(*found, to)
     if waiting.id != waiting_id:
         raise AlreadyDecided(
             f"{waiting_id} does not wait now: the latest that did is version {waiting.version} (id {waiting.id})"
@@ -167,12 +167,24 @@ def tend(pipeline: str, to: Dependencies) -> Waiting | None:
     found = read_waiting(pipeline, to)
     if found is None or not found[0].open:
         return None
-    waiting, etag = found
+    waiting, etag = _known_live(*found, to)
+    if not waiting.open:
+        return waiting
     if waiting.is_due(to.clock()):
         why = "nobody decided in time" if waiting.mode == "approval" else "the window is open"
         waiting = replace(waiting, verdict=waiting.on_timeout, who=TIMEOUT, why=why, by_itself=True)
         etag = write_waiting(waiting, etag, to)
     return None if waiting.verdict is None else _carry_out(waiting, etag, to)
+
+
+def _known_live(waiting: Waiting, etag: str, to: Dependencies) -> Found:
+    """The same; promoted, when somebody moved the alias to it while it waited: nobody has to decide any more."""
+    champion = read_champion(to.blobs, waiting.pipeline)
+    if not waiting.open or waiting.verdict is not None or champion is None or champion.version != waiting.version:
+        return waiting, etag
+    pointer = champion.pointer
+    done = replace(waiting, verdict="approve", who=pointer.who, why=pointer.why, outcome="promoted")
+    return done, write_waiting(replace(done, untold=_untold(done, to)), etag, to)
 
 
 def _carry_out(waiting: Waiting, etag: str, to: Dependencies) -> Waiting:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from adapters.mlflow_aliases import MlflowAliases
 from adapters.mlflow_model import model_files
-from adapters.registry import DataSource, NoSuchVersion, RegistryError, Submission
+from adapters.registry import DataSource, NoSuchVersion, RegistryAway, RegistryError, Submission
 from models.errors import bounded
 
 RUN, KEY = "ratchet.run", "ratchet.key"
@@ -217,7 +217,7 @@ class MlflowRegistry:
         except (RegistryError, OSError) as exc:
             secret = urlsplit(self._uri).netloc.rpartition("@")[0]
             text = f"the model registry at {self._uri} cannot be used: {bounded(exc)}"
-            kind = NoSuchVersion if isinstance(exc, NoSuchVersion) else RegistryError
+            kind = type(exc) if isinstance(exc, RegistryError) else RegistryAway
             raise kind(text.replace(f"{secret}@", "") if secret else text) from exc
 
 

@@ -20,6 +20,10 @@ class RegistryError(RatchetError):
     """The registry could not be reached or refused. Worth trying again."""
 
 
+class RegistryAway(RegistryError):
+    """The registry could not be reached, or did not answer."""
+
+
 class NoSuchVersion(RegistryError):
     """The registry does not have that version (any more): somebody deleted it there."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import azure.functions as func
@@ -17,7 +18,7 @@ from activities.waiting import decide, tend
 from adapters import mlflow_webhook
 from adapters.events import EventsUnavailable
 from adapters.mlflow_webhook import WebhookRefused
-from adapters.registry import CHAMPION, RegistryError
+from adapters.registry import CHAMPION, RegistryAway, RegistryError
 from models.errors import RatchetError
 from triggers import services
 from triggers.admin import AdminBlueprint
@@ -37,31 +38,42 @@ _following: dict[str, asyncio.Task[None]] = {}
 @blueprint.function_name("reconcile")
 @blueprint.timer_trigger(arg_name="timer", schedule="%RATCHET_RECONCILE_SCHEDULE%", run_on_startup=False)
 def reconcile_all(timer: func.TimerRequest) -> None:
-    """Wish and fact in line, waiting challengers and events on their way, for each pipeline.
+    """Waiting challengers and events on their way, and then wish and fact in line, for each pipeline.
 
     Raises an ExceptionGroup with what went wrong, after all were seen to. A registry or a topic that is away is no
-    error here: the next time is soon.
+    error here: the next time is soon. What needs storage alone comes first, and a registry that hangs is waited for
+    once.
     """
     errors: list[Exception] = []
-    for name in services.specs().names():
+    names, to = services.specs().names(), services.dependencies()
+    due: list[Callable[[], object]] = [partial(tend, name, to) for name in names]
+    due += [_see_to_mail, partial(_see_to_aliases, names, errors)]
+    for work in due:
         try:
-            see_to(name)
+            work()
         except Exception as exc:
             errors.append(exc)
-    try:
-        _see_to_mail()
-    except Exception as exc:
-        errors.append(exc)
     if errors:
         raise ExceptionGroup("the reconciler could not see to everything", errors)
 
 
+def _see_to_aliases(names: Sequence[str], errors: list[Exception]) -> None:
+    for name in names:
+        try:
+            see_to(name)
+        except RegistryAway as exc:
+            log.warning("%s and what comes after it: the registry's aliases were not looked at: %s", name, exc)
+            return
+        except Exception as exc:
+            errors.append(exc)
+
+
 def see_to(pipeline: str) -> None:
-    """What is due for one pipeline."""
-    to = services.dependencies()
-    tend(pipeline, to)
+    """Wish and fact of one pipeline. Raises RegistryAway, PointerMoved and what storage raises."""
     try:
-        done = reconcile(pipeline, to)
+        done = reconcile(pipeline, services.dependencies())
+    except RegistryAway:
+        raise
     except RegistryError as exc:
         log.warning("%s: the registry's aliases were not looked at: %s", pipeline, exc)
         return

@@ -293,3 +293,31 @@ def test_a_decision_after_the_time_out_finds_what_that_decided(world: World) -> 
     with pytest.raises(AlreadyDecided, match=r"already: reject by the time-out \(nobody decided in time\)"):
         decide(PIPELINE, "run-1", "approve", who="ann", why="late", to=world.to)
     assert (version(world), waiting(world).outcome, waiting(world).who) == (None, "rejected", "the time-out")
+
+
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(hours=3)], ids=["in time", "after the time-out"])
+def test_one_that_a_moved_alias_made_live_waits_no_more(world: World, late: timedelta) -> None:
+    """Else the time-out would reject what is live."""
+    world.mlflow.alias["champion"] = 1
+    assert reconcile(PIPELINE, world.to).outcome == "pointer moved"
+    world.now += late
+    tend(PIPELINE, world.to)
+    reconcile(PIPELINE, world.to)
+    assert (version(world), waiting(world).outcome, waiting(world).why) == (
+        1,
+        "promoted",
+        "the alias champion was moved to version 1",
+    )
+    assert world.mlflow.tags[1, DECISION] == "promoted"
+    with pytest.raises(AlreadyDecided, match="approve by the alias champion"):
+        decide(PIPELINE, "run-1", "reject", who="bob", why="too odd", to=world.to)
+    assert decide(PIPELINE, "run-1", "approve", who="ann", why="good", to=world.to).outcome == "promoted"
+    assert "Ratchet.ModelRejected" not in {notice.type for notice in world.events.heard}
+
+
+def test_a_decision_about_one_that_a_moved_alias_made_live_comes_too_late(world: World) -> None:
+    world.mlflow.alias["champion"] = 1
+    reconcile(PIPELINE, world.to)
+    with pytest.raises(AlreadyDecided, match="approve by the alias champion"):
+        decide(PIPELINE, "run-1", "reject", who="bob", why="too odd", to=world.to)
+    assert (version(world), waiting(world).outcome) == (1, "promoted")

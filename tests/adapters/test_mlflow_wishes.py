@@ -25,7 +25,7 @@ from activities.live import read_champion
 from activities.promote import align, promote
 from activities.reconcile import REFUSED_TAG, reconcile
 from activities.register import register
-from activities.rollback import rollback
+from activities.rollback import NothingToRollBack, rollback
 from activities.waiting import AlreadyDecided, Challenger, decide, hold_back, read_waiting, tend
 from activities.workspace import Workspace
 from adapters.mlflow_registry import MlflowRegistry
@@ -476,6 +476,38 @@ def test_a_run_that_dies_between_any_two_steps(
 
 def versions(url: str) -> list[Any]:
     return list(MlflowClient(url, url).search_model_versions(f"name = '{PIPELINE}'"))
+
+
+def test_a_rollback_that_dies_between_any_two_steps(past: Past, mlflow_url: str, tmp_path: Path) -> None:
+    def scene() -> Scene:
+        return Scene(past.first_waits.copy(tmp_path), mlflow_url)
+
+    def go_back(scene: Scene) -> None:
+        with contextlib.suppress(NothingToRollBack):  # a person who asks again is told that it is done
+            rollback(PIPELINE, PREVIOUS, who="ann", why="odd scores", to=scene.world.to)
+        scene.reconcile()
+
+    for found in killed_at_every_step(scene, go_back):
+        assert (found.live(), found.aliases()) == (PREVIOUS, (PREVIOUS, CHAMPION))
+        assert (found.tags(CHAMPION)[DECISION], found.tags(PREVIOUS)[DECISION]) == ("rolled back", "promoted")
+        assert found.told("Ratchet.ModelRolledBack") == [PREVIOUS]
+        pointer = found.world.read(f"models/{PIPELINE}/live.json")
+        assert (pointer["generation"], [each["version"] for each in pointer["withdrawn"]]) == (3, [CHAMPION])
+
+
+def test_an_approval_that_dies_between_any_two_steps(past: Past, mlflow_url: str, tmp_path: Path) -> None:
+    def scene() -> Scene:
+        return Scene(past.first_waits.copy(tmp_path), mlflow_url)
+
+    def approve(scene: Scene) -> None:
+        decide(PIPELINE, waiting_id(scene), "approve", who="ann", why="looks right", to=scene.world.to)
+        scene.reconcile()
+
+    for found in killed_at_every_step(scene, approve):
+        assert (found.live(), found.aliases()) == (FIRST_WAITING, (FIRST_WAITING, CHAMPION))
+        assert found.tags(FIRST_WAITING)[DECISION] == "promoted"
+        assert found.told("Ratchet.ModelPromoted") == [PREVIOUS, CHAMPION, FIRST_WAITING]
+        assert found.world.read(f"models/{PIPELINE}/live.json")["generation"] == 3
 
 
 def test_a_reconciler_that_dies_between_any_two_steps(past: Past, mlflow_url: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from adapters.events import EventsUnavailable, Notice
-from adapters.registry import NoSuchVersion, RegistryError, Submission
+from adapters.registry import NoSuchVersion, RegistryAway, Submission
 
 
 class MemoryRegistry:
@@ -71,7 +71,7 @@ class MemoryRegistry:
 
     def _reach(self, version: int = 0) -> None:
         if self.away:
-            raise RegistryError("the model registry cannot be used")
+            raise RegistryAway("the model registry cannot be used")
         if version in self.deleted:
             raise NoSuchVersion(f"there is no version {version}")
 

@@ -19,6 +19,7 @@ from adapters.background import Background
 from adapters.events import Notice
 from adapters.ledger import LedgerError
 from adapters.outbox import FOLDER, Outbox
+from adapters.registry import RegistryAway, RegistryError
 from tests.activities.test_waiting import APPROVAL
 from tests.activities.world import PIPELINE, SPEC, World, rows
 from tests.adapters.test_mlflow_webhook import BODY, SECRET, signed
@@ -251,6 +252,25 @@ def test_the_reconciler_sends_what_waits_and_minds_neither_registry_nor_topic_th
     served.events.away = served.mlflow.away = False
     run_reconciler()
     assert served.blobs.paths(FOLDER) == []
+
+
+def test_a_registry_that_hangs_is_waited_for_once_and_after_what_needs_it_not(
+    served: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course: list[str] = []
+
+    def hangs(pipeline: str, to: Any) -> Any:
+        course.append(f"reconcile {pipeline}")
+        if pipeline != "a":
+            raise RegistryAway("it does not answer")
+        raise RegistryError("what it says makes no sense")
+
+    monkeypatch.setattr(services, "specs", lambda: SimpleNamespace(names=lambda: ("a", "b", "c")))
+    monkeypatch.setattr(registry, "tend", lambda pipeline, _: course.append(f"tend {pipeline}"))
+    monkeypatch.setattr(served.outbox, "flush", lambda: course.append("mail"))
+    monkeypatch.setattr(registry, "reconcile", hangs)
+    run_reconciler()
+    assert course == ["tend a", "tend b", "tend c", "mail", "reconcile a", "reconcile b"]
 
 
 def test_what_else_goes_wrong_for_one_pipeline_is_told_after_all_were_seen_to(
