@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from functools import cache
 from importlib import import_module
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 FOR_A_MOVE = ("models.spec", "models.expressions", "models.golden", "requests")
 """What is imported late, because most functions do without, and what a version is checked with before it goes live."""
+
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter from another that wants it. A new model is fetched and proved on a thread
+beside the requests, each of which wants the interpreter several times: with Python's five milliseconds, the slowest
+while it comes take half as long again."""
 
 
 @cache
@@ -111,6 +117,7 @@ def inference() -> InferenceService:
 
     A process that was replaced gets no warmup call; so the first request, be it a health probe, does for that.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.disable()  # until the start is over: it makes a hundred thousand objects, and all of them stay
     try:
         service = _service()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryBl
     cached = (services.settings, services.specs, services.inference)
     for function in cached:
         function.cache_clear()
+    interval = sys.getswitchinterval()
     yield blobs
+    sys.setswitchinterval(interval)
     _started()
     for function in cached:
         function.cache_clear()
@@ -61,6 +64,11 @@ def test_a_full_collection_passes_over_what_the_start_has_loaded(stored: MemoryB
     _started()
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
+
+
+def test_no_thread_keeps_requests_waiting_for_long(stored: MemoryBlobs) -> None:
+    services.inference()
+    assert sys.getswitchinterval() == pytest.approx(services.SWITCH_SECONDS)
 
 
 def test_a_start_that_fails_leaves_the_collector_as_it_was(
