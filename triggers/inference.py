@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Literal
 
 import azure.functions as func
 
@@ -20,14 +15,9 @@ from triggers.worker import worker_headers
 
 blueprint = func.Blueprint()
 
-type Handler = Callable[[func.HttpRequest], Answer]
-type Place = Literal["here", "computing thread", "thread of its own"]
-
 QUICK_BYTES = 4 * 1024
 """Some thirty rows, a third of a millisecond. Beyond that a thread is faster: the trees run without the interpreter's
 lock, so that one request's trees and another's parsing have a CPU each."""
-LONG_BYTES = 256 * 1024
-"""Some two thousand rows. Beyond that a request takes so long that others must not queue behind it."""
 
 
 class Response(func.HttpResponse):
@@ -59,39 +49,24 @@ class Response(func.HttpResponse):
         return self._answer.body
 
 
-@cache
-def _computing() -> ThreadPoolExecutor:
-    """Threads for requests that only compute. More of them than CPUs take these, and the interpreter's lock, from each
-    other: a hundred rows at once by sixteen clients are a third slower then."""
-    return ThreadPoolExecutor(os.process_cpu_count() or 1, thread_name_prefix="ratchet-predict")
+def _is_quick(req: func.HttpRequest) -> bool:
+    """Whether a request is answered on the event loop: small, plain, and for a model that is there.
 
-
-def _place(req: func.HttpRequest) -> Place:
-    """Where a request is answered so that it does not hold up others."""
+    Handing it to a thread would take longer than the answer to a row.
+    """
     pipeline = req.route_params.get("pipeline")
-    service = None if pipeline is None else services.inference_if_there()
-    length = len(req.get_body())
-    if service is None or length > LONG_BYTES or service.would_wait(pipeline, req.route_params.get("version")):
-        return "thread of its own"
-    # Handing it to a thread would take longer than the answer to a row.
-    return "here" if length <= QUICK_BYTES and "content-encoding" not in req.headers else "computing thread"
+    if pipeline is None or len(req.get_body()) > QUICK_BYTES or "content-encoding" in req.headers:
+        return False
+    service = services.inference_if_there()
+    return service is not None and not service.would_wait(pipeline, req.route_params.get("version"))
 
 
-def _on_computing_thread(handler: Handler, req: func.HttpRequest) -> asyncio.Future[Answer]:
-    run = contextvars.copy_context().run  # what is logged names its invocation
-    return asyncio.get_running_loop().run_in_executor(_computing(), run, handler, req)
-
-
-def _route(name: str, route: str, method: str) -> Callable[[Handler], Callable[..., object]]:
+def _route(name: str, route: str, method: str) -> Callable[[Callable[..., Answer]], Callable[..., object]]:
     """Binds a handler of (request) to a route under a function name."""
 
-    def decorate(handler: Handler) -> Callable[..., object]:
+    def decorate(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., object]:
         async def function(req: func.HttpRequest) -> func.HttpResponse:
-            place = _place(req)
-            if place == "here":
-                return Response(handler(req))
-            on_thread = _on_computing_thread if place == "computing thread" else asyncio.to_thread
-            return Response(await on_thread(handler, req))
+            return Response(handler(req) if _is_quick(req) else await asyncio.to_thread(handler, req))
 
         function.__name__ = name
         bound = blueprint.route(route, methods=[method], auth_level=func.AuthLevel.FUNCTION)(function)
