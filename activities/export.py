@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,12 @@ def export(run: RunRef, to: Dependencies) -> Done:
         for _, frame, _ in holdout_frames(workspace, dataset):
             yield feeds(frame, spec)
 
-    examples = next(batches(), None)
+    held = batches()
+    examples = next(held, None)
     if examples is None:
         return Done("nothing_to_do", "The holdout has no row: there is nothing to judge a model by.")
-    parity = check_parity(model, booster, features_graph, batches(), columns=spec.feature_columns, kind=spec.export)
+    rows = chain([examples], held)
+    parity = check_parity(model, booster, features_graph, rows, columns=spec.feature_columns, kind=spec.export)
     workspace.write(
         "export.json",
         {

@@ -1,18 +1,24 @@
 """How fast Ratchet answers, beside its peers. `make bench-serving` prints the tables.
 
-The same trees in every server, one worker process each, medians over interleaved rounds, ratios within this run. Rows
-below the peers say where the time goes: an empty function on the same host, and Ratchet's service without a host.
+The same trees in every server, one worker process each, medians over interleaved rounds, ratios within this run. Only
+the server that is measured runs: the others are halted, because some of them work while nobody asks them, which would
+cost a server the more the more processes it has. Rows below the peers say where the time goes: an empty function on the
+same host, and Ratchet's service without a host.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +40,8 @@ from models.manifest import Signature
 from serving.session import Session
 
 ROUNDS, SECONDS = 5, 2.0
+SETTLE_SECONDS = 0.5
+"""After a server goes on, for what it makes up for."""
 MONTHS = (1, 2, 3)
 TOLERANCE = 1e-6
 """mlflow turns doubles into text and back; everybody else is exact."""
@@ -74,18 +82,21 @@ class Bench:
         self.folder, self.supervisor, self.model = folder, supervisor, model
         self.stack = Stack.on_free_ports(folder)
         self.targets: dict[str, Bodies] = {}
+        self.parts: dict[str, tuple[Part, ...]] = {}
+        """The processes that each of them needs."""
         self.missing: list[str] = []
         self.expected = _expected(model.signature, model.model)
 
     def start(self) -> None:
         """Starts and checks every server; a peer that cannot be had is said."""
-        self.supervisor.start(self.stack.azurite())
+        ours = (self.stack.azurite(), self.stack.host(workers=1))
+        self.supervisor.start(ours[0])
         blobs = self.stack.blobs()
         publish(blobs, 1, self.model)
         point(blobs, 1, self.model, generation=1)
-        self.supervisor.start(self.stack.host(workers=1))
-        self._add(RATCHET, lambda n: Post(self.stack.infer, tensors(self.model, rows(n))), _first_output)
-        self._floor()
+        self.supervisor.start(ours[1])
+        self._add(RATCHET, lambda n: Post(self.stack.infer, tensors(self.model, rows(n))), _first_output, ours)
+        self._floor(ours)
         for peer in PEERS:
             try:
                 self._peer(peer)
@@ -94,33 +105,38 @@ class Bench:
         self._empty()
         self._alone()
 
-    def _floor(self) -> None:
+    def _floor(self, ours: tuple[Part, ...]) -> None:
         url = self._peer(FLOOR)
         listed = json.loads(send(Post(f"{self.stack.url}/v2", b"")))["extensions"]
-        self._add_binary(FLOOR_BINARY, f"{url}/binary")
+        self._add_binary(FLOOR_BINARY, f"{url}/binary", self.parts[FLOOR.label])
         if "binary_tensor_data" in listed:
-            self._add_binary(RATCHET_BINARY, self.stack.infer)
+            self._add_binary(RATCHET_BINARY, self.stack.infer, ours)
 
     def _peer(self, peer: Peer) -> str:
         (port,) = free_ports(1)
-        self.supervisor.start(part(peer, port, self.model))
+        started = part(peer, port, self.model)
+        self.supervisor.start(started)
         url = f"http://127.0.0.1:{port}"
-        self._add(peer.label, lambda n: Post(f"{url}{peer.path}", peer.body(self.model, rows(n))), peer.read)
+
+        def post(count: int) -> Post:
+            return Post(f"{url}{peer.path}", peer.body(self.model, rows(count)))
+
+        self._add(peer.label, post, peer.read, (started,))
         return url
 
-    def _add(self, name: str, post: Bodies, read: Callable[[Any], list[float]]) -> None:
+    def _add(self, name: str, post: Bodies, read: Callable[[Any], list[float]], parts: tuple[Part, ...]) -> None:
         """Takes a server in, once its answers are right."""
         for count in (1, 100):
             self._check(name, read(json.loads(send(post(count)))), count)
-        self.targets[name] = post
+        self.targets[name], self.parts[name] = post, parts
 
-    def _add_binary(self, name: str, url: str) -> None:
+    def _add_binary(self, name: str, url: str, parts: tuple[Part, ...]) -> None:
         def post(count: int) -> Post:
             return binary(url, self.model, rows(count))
 
         for count in (1, 100):
             self._check(name, _read_binary(send(post(count), whole=True)), count)
-        self.targets[name] = post
+        self.targets[name], self.parts[name] = post, parts
 
     def _check(self, name: str, found: Sequence[float], count: int) -> None:
         wrong = [(have, want) for have, want in zip(found, self.expected, strict=False) if abs(have - want) > TOLERANCE]
@@ -133,9 +149,10 @@ class Bench:
         (app / "function_app.py").write_text(EMPTY_APP)
         (app / "host.json").write_text('{"version": "2.0"}')
         (port,) = free_ports(1)
-        self.supervisor.start(host(app, port, self.folder / "empty-state", workers=1, settings={}))
-        url = f"http://127.0.0.1:{port}/api/empty"
-        self.targets["an empty function on the same host"] = lambda n: Post(url, tensors(self.model, rows(n)))
+        started = host(app, port, self.folder / "empty-state", workers=1, settings={})
+        self.supervisor.start(started)
+        url, name = f"http://127.0.0.1:{port}/api/empty", "an empty function on the same host"
+        self.targets[name], self.parts[name] = lambda n: Post(url, tensors(self.model, rows(n))), (started,)
 
     def _alone(self) -> None:
         python = prepare(FLOOR)
@@ -148,21 +165,45 @@ class Bench:
         command = [str(python), "-m", "uvicorn", "alone:app", "--host", "127.0.0.1", "--port", str(port), *options]
         root = str(Path(__file__).resolve().parents[1])
         env = {"PYTHONPATH": f"{PROGRAMS}:{root}", "BENCH_BLOBS": str(blobs.root)}
-        self.supervisor.start(Part("alone", command, http_probe(url), env=env, cwd=PROGRAMS))
-        self._add("Ratchet's service behind uvicorn", lambda n: Post(url, tensors(self.model, rows(n))), _first_output)
+        started = Part("alone", command, http_probe(url), env=env, cwd=PROGRAMS)
+        self.supervisor.start(started)
+        name = "Ratchet's service behind uvicorn"
+        self._add(name, lambda n: Post(url, tensors(self.model, rows(n))), _first_output, (started,))
 
     def run(self, status: Callable[[str], None]) -> Found:
         """Every server under every load, in turn, so that what else the machine does meets all of them."""
         found: Found = {}
-        for turn in range(ROUNDS):
-            for cell in CELLS:
-                for name, post in self.targets.items():
-                    if "binary" in name and cell.rows == 1:
-                        continue
-                    status(f"round {turn + 1} of {ROUNDS}: {cell}, {name}")
-                    measured = measure_post(post(cell.rows), connections=cell.connections, seconds=SECONDS)
-                    found.setdefault((name, cell), []).append(measured)
+        everybody = {part.name for parts in self.parts.values() for part in parts}
+        self._signal(everybody, signal.SIGSTOP)
+        try:
+            for turn in range(ROUNDS):
+                for cell in CELLS:
+                    for name, post in self.targets.items():
+                        if "binary" in name and cell.rows == 1:
+                            continue
+                        status(f"round {turn + 1} of {ROUNDS}: {cell}, {name}")
+                        with self._alone_at_work(name):
+                            measured = measure_post(post(cell.rows), connections=cell.connections, seconds=SECONDS)
+                        found.setdefault((name, cell), []).append(measured)
+        finally:
+            self._signal(everybody, signal.SIGCONT)
         return found
+
+    @contextmanager
+    def _alone_at_work(self, name: str) -> Iterator[None]:
+        """Of all servers only this one goes on."""
+        parts = {part.name for part in self.parts[name]}
+        self._signal(parts, signal.SIGCONT)
+        try:
+            send(self.targets[name](1))
+            time.sleep(SETTLE_SECONDS)
+            yield
+        finally:
+            self._signal(parts, signal.SIGSTOP)
+
+    def _signal(self, parts: Iterable[str], number: signal.Signals) -> None:
+        for name in parts:
+            os.killpg(self.supervisor.pid(name), number)
 
 
 class _Folder:
