@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 FOR_A_MOVE = ("models.spec", "models.expressions", "models.golden", "requests")
 """What is imported late, because most functions do without, and what a version is checked with before it goes live."""
 
-SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter from another that wants it. A new model is fetched and proved on a thread
-beside the requests, each of which wants the interpreter several times: with Python's five milliseconds, the slowest
-while it comes take half as long again."""
+SWITCH_SECONDS = 0.0002
+"""How long a thread may keep the interpreter from another that wants it. The pointer is looked at, and a new model
+fetched and proved, on a thread beside the requests, each of which wants the interpreter several times: with Python's
+five milliseconds, the slowest while a model comes take half as long again. As long as a request of one row takes."""
 
 
 @cache
