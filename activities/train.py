@@ -51,11 +51,13 @@ def train(run: RunRef, to: Dependencies) -> Done:
 
 def _parts(workspace: Workspace, dataset: dict[str, Any], folder: Path) -> list[MatrixPart]:
     """The dataset's matrices, by path, in files that are mapped into memory: they may be larger than it."""
-    from models.matrices import MatrixPart
+    from models.matrices import MatrixPart, unpack
 
     def parts(entry: dict[str, str]) -> list[MatrixPart]:
-        file = folder / f"{entry['key']}.bin"
-        workspace.blobs.get_file(workspace.matrix_path(dataset["graph"], entry["key"]), file)
+        file, packed = folder / f"{entry['key']}.bin", folder / f"{entry['key']}.lz4"
+        workspace.blobs.get_file(workspace.matrix_path(dataset["graph"], entry["key"]), packed)
+        unpack(packed, file)
+        packed.unlink()
         return MatrixPart.open(file).cut(PART_ROWS)
 
     return list(chain.from_iterable(in_parallel(parts, dataset["partitions"])))

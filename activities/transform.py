@@ -20,7 +20,7 @@ GRAPHS_KEPT = 4
 
 def transform(item: ItemRef, to: Dependencies) -> Done:
     """Computes one partition's matrix and caches it by (graph, partition)."""
-    from models.matrices import MatrixWriter, matrix_part
+    from models.matrices import MatrixWriter, matrix_part, pack
     from models.parquet import row_groups
 
     workspace = to.workspace(item.pipeline, item.run)
@@ -28,7 +28,7 @@ def transform(item: ItemRef, to: Dependencies) -> Done:
     graph_key = entry["graph"]
     features = _features(workspace, graph_key)
     with TemporaryDirectory(prefix="ratchet-", ignore_cleanup_errors=True) as folder:
-        clean, matrix = Path(folder) / "clean", Path(folder) / "matrix"
+        clean, matrix, packed = (Path(folder) / name for name in ("clean", "matrix", "packed"))
         to.blobs.get_file(workspace.clean_path(entry["key"]), clean)
         with matrix.open("wb") as stream:
             writer = MatrixWriter(stream, rows=entry["rows"], columns=features.width)
@@ -37,7 +37,8 @@ def transform(item: ItemRef, to: Dependencies) -> Done:
                 # Folds hang on the path, not on the eTag: the same files in another account teach the same model.
                 writer.add(matrix_part(features.compute(frame), frame, key=entry["path"], before=before))
                 before += frame.height
-        to.blobs.put_file(workspace.matrix_path(graph_key, entry["key"]), matrix)
+        pack(matrix, packed)
+        to.blobs.put_file(workspace.matrix_path(graph_key, entry["key"]), packed)
     return Done()
 
 

@@ -130,7 +130,7 @@ class Workspace:
         return f"features/{self.pipeline}/graphs/{graph}.onnx"
 
     def matrix_path(self, graph: str, key: str) -> str:
-        return f"{self.matrices_prefix(graph)}{key}.bin"
+        return f"{self.matrices_prefix(graph)}{key}.lz4"
 
     def matrices_prefix(self, graph: str) -> str:
         return f"features/{self.pipeline}/matrices/{graph}/"

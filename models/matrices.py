@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import mmap
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
+import pyarrow as pa
 
 from models.folds import folds
 from models.partitions import GROUP, LABEL, TIME, WEIGHT
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"RATCHET-MATRIX-2\n".rjust(64, b"#")
 """As long as the blocks that .npy headers fill, so that the arrays lie where the processor likes to read them."""
+COPIED_BYTES = 2**20
 _DTYPES = {"time": np.float64, "fold": np.float64, "y": np.float64, "x": np.float32, "weight": np.float32}
 """The wider numbers first: each array then begins at a multiple of its numbers' size."""
 
@@ -132,6 +135,18 @@ class MatrixWriter:
             self._stream.seek(place)
             self._stream.write(content)
             self._places[name] = place + content.nbytes
+
+
+def pack(file: Path, packed: Path) -> None:
+    """Writes the file, some of it at a time, as an LZ4 frame: a quarter of what flights take."""
+    with file.open("rb") as source, pa.OSFile(str(packed), "wb") as sink, pa.CompressedOutputStream(sink, "lz4") as out:
+        shutil.copyfileobj(source, out, COPIED_BYTES)
+
+
+def unpack(packed: Path, file: Path) -> None:
+    """Writes what `pack` was given. Raises OSError when `packed` is something else or cut off."""
+    with pa.OSFile(str(packed)) as source, pa.CompressedInputStream(source, "lz4") as frame, file.open("wb") as out:
+        shutil.copyfileobj(frame, out, COPIED_BYTES)
 
 
 def _address(array: np.ndarray[Any, Any]) -> int:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from models.folds import folds
-from models.matrices import MatrixPart, MatrixWriter, matrix_part
+from models.matrices import COPIED_BYTES, MatrixPart, MatrixWriter, matrix_part, pack, unpack
 from models.partitions import LABEL, TIME
 
 
@@ -94,6 +94,31 @@ def test_damaged_bytes_are_refused(damage: Any, tmp_path: Path) -> None:
     path.write_bytes(damage(part().to_bytes()))
     with pytest.raises((ValueError, EOFError)):
         MatrixPart.open(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, COPIED_BYTES, 3 * COPIED_BYTES + 7])
+def test_a_packed_file_comes_back_as_it_was(size: int, tmp_path: Path) -> None:
+    file, packed, back = (tmp_path / name for name in ("file", "packed", "back"))
+    file.write_bytes(np.random.default_rng(7).integers(0, 4, size, np.uint8).tobytes())
+    pack(file, packed)
+    unpack(packed, back)
+    assert back.read_bytes() == file.read_bytes()
+    assert size < COPIED_BYTES or packed.stat().st_size < size / 1.5
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b"x" + b])
+def test_a_damaged_packed_file_is_not_taken_for_whole(damage: Any, tmp_path: Path) -> None:
+    file, packed = tmp_path / "file", tmp_path / "packed"
+    file.write_bytes(part(1_000).to_bytes())
+    pack(file, packed)
+    packed.write_bytes(damage(packed.read_bytes()))
+
+    def read() -> MatrixPart:
+        unpack(packed, file)
+        return MatrixPart.open(file)
+
+    with pytest.raises((OSError, ValueError)):
+        read()
 
 
 WRONG = [
