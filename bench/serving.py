@@ -15,7 +15,6 @@ import signal
 import statistics
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,8 +39,8 @@ from models.manifest import Signature
 from serving.session import Session
 
 ROUNDS, SECONDS = 5, 2.0
-SETTLE_SECONDS = 0.5
-"""After a server goes on, for what it makes up for."""
+WARM_SECONDS = 1.0
+"""The same load before anything counts: what a server makes up for after it was halted, and first requests cost more."""
 MONTHS = (1, 2, 3)
 TOLERANCE = 1e-6
 """mlflow turns doubles into text and back; everybody else is exact."""
@@ -183,7 +182,8 @@ class Bench:
                             continue
                         status(f"round {turn + 1} of {ROUNDS}: {cell}, {name}")
                         with self._alone_at_work(name):
-                            measured = measure_post(post(cell.rows), connections=cell.connections, seconds=SECONDS)
+                            for seconds in (WARM_SECONDS, SECONDS):
+                                measured = measure_post(post(cell.rows), connections=cell.connections, seconds=seconds)
                         found.setdefault((name, cell), []).append(measured)
         finally:
             self._signal(everybody, signal.SIGCONT)
@@ -195,8 +195,6 @@ class Bench:
         parts = {part.name for part in self.parts[name]}
         self._signal(parts, signal.SIGCONT)
         try:
-            send(self.targets[name](1))
-            time.sleep(SETTLE_SECONDS)
             yield
         finally:
             self._signal(parts, signal.SIGSTOP)
