@@ -40,7 +40,7 @@ from serving.session import Session
 
 ROUNDS, SECONDS = 5, 2.0
 WARM_SECONDS = 1.0
-"""The same load before anything counts: what a server makes up for after it was halted, and first requests cost more."""
+"""The same load before anything counts: for what a halted server makes up for, and first requests cost more."""
 MONTHS = (1, 2, 3)
 TOLERANCE = 1e-6
 """mlflow turns doubles into text and back; everybody else is exact."""
