@@ -22,6 +22,8 @@ NAN = math.nan
 SHOWN = 60
 """How many characters of a request's own words an error repeats."""
 _ISO_8601 = re.compile(ISO_8601)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECONDS_A_DAY, MICROSECONDS = 86_400, 1_000_000
 
 type Values = Sequence[Any] | np.ndarray[Any, Any]
 """One column of a request: JSON values, or a numeric or Boolean array of one dimension."""
@@ -76,7 +78,9 @@ def timestamp(value: Any) -> float:
         moment = datetime.fromisoformat(value[:11] + value[11:].upper().replace("UTC", "Z").replace(" ", ""))
     except ValueError as exc:
         raise ValueError("is not an ISO 8601 time") from exc
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+    # Not `timestamp()`: training divides a float64 of the microseconds, which rounds twice in the far past and future.
+    return ((since.days * SECONDS_A_DAY + since.seconds) * MICROSECONDS + since.microseconds) / float(MICROSECONDS)
 
 
 READERS: Mapping[InputKind, Callable[[Any], Any]] = {
