@@ -1,4 +1,4 @@
-"""Work that nobody waits for."""
+"""Work that nobody waits for: sending events, looking at pointers, loading models."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import queue
 import threading
 from collections.abc import Callable
 
-MOST_WAITING = 1000
+type Start = Callable[[Callable[[], None]], None]
+"""Begins some work that nobody waits for. Raises RuntimeError when the process has no thread to spare."""
+
 log = logging.getLogger("ratchet.background")
 
 
 class Background:
-    """Does what it is handed, one after another, on a thread of its own that begins with the first and ends with the
-    process. It is for what can be left undone: while too much waits, more is not taken.
+    """Does what it is handed, one after another, on a thread of its own, which begins with the first.
+
+    With `most`, so much may wait; more is left out and logged. A thread for each model that is loaded would build it in
+    another arena of the allocator, and the process would grow with its swaps.
     """
 
-    def __init__(self, name: str, *, most: int = MOST_WAITING) -> None:
+    def __init__(self, name: str, *, most: int = 0) -> None:
         self._name, self._waiting = name, queue.Queue[Callable[[], None]](most)
-        self._starting, self._thread = threading.Lock(), threading.Thread(target=self._run, name=name, daemon=True)
+        self._starting, self._started = threading.Lock(), False
 
     def __call__(self, work: Callable[[], None]) -> None:
+        """Raises RuntimeError when the process has no thread to spare."""
         with self._starting:
-            if not self._thread.is_alive():
-                self._thread.start()
+            if not self._started:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+                self._started = True
         try:
             self._waiting.put_nowait(work)
         except queue.Full:

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 
+from adapters.background import Start
 from adapters.blobs import BlobNotFound, BlobStore
 from adapters.events import EventPublisher, EventRefused, EventsUnavailable, Notice
 from models.documents import read_document
@@ -24,25 +25,24 @@ MOST_AT_ONCE, FLUSH_SECONDS = 200, 20.0
 REST_SECONDS = 30.0
 """How long a topic that is away is left alone by those who tell: each try would cost its time-out."""
 
-type Work = Callable[[], None]
 log = logging.getLogger("ratchet.events")
 
 
 class Outbox:
     """An EventPublisher that keeps what another one has not sent yet.
 
-    `hand_over` is given the sending of each event, to be done soon by whoever can wait for the topic.
+    `start` is given the sending of each event, to be done soon by whoever can wait for the topic.
     """
 
     def __init__(
         self,
         blobs: BlobStore,
         publisher: EventPublisher,
-        hand_over: Callable[[Work], None],
+        start: Start,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._blobs, self._publisher, self._hand_over, self._clock = blobs, publisher, hand_over, clock
+        self._blobs, self._publisher, self._start, self._clock = blobs, publisher, start, clock
         self._rests_until = clock()
 
     def publish(self, notice: Notice) -> None:
@@ -50,7 +50,10 @@ class Outbox:
         path = _path(notice)
         document = {"type": notice.type, "pipeline": notice.pipeline, "key": notice.key, "data": dict(notice.data)}
         self._blobs.put(path, json.dumps(document).encode(), content_type="application/json")
-        self._hand_over(partial(self._try_to_send, path, notice))
+        try:
+            self._start(partial(self._try_to_send, path, notice))
+        except RuntimeError as exc:  # what it tells has happened all the same, and the next look sends it
+            log.warning("the event %s of %s waits in the outbox: %s", notice.type, notice.pipeline, exc)
 
     def flush(self) -> int:
         """Sends what waits, or a part of it; how many events that were. Raises EventsUnavailable at the first that

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.background import Background, Start
 from adapters.blobs import BlobNotFound, BlobStore, StorageUnavailable
 from adapters.pointer import LiveVersion, pointer_path
-from serving.background import Background, Start
 from serving.disk import DEFAULT_MAX_BYTES, DiskCache
 from serving.errors import ModelRefused, NoModelYet, NothingPromoted
 from serving.limits import Deadline

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from adapters.background import Background, Start
 from adapters.blobs import BlobNotFound, StorageUnavailable
 from models.errors import bounded
-from serving.background import Background, Start
 from serving.errors import ModelRefused, ServingError, UnknownModel, VersionUnavailable
 from serving.limits import Deadline
 from serving.loading import ActiveModel, Loader, reason

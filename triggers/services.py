@@ -35,6 +35,9 @@ SWITCH_SECONDS = 0.0002
 fetched and proved, on a thread beside the requests, each of which wants the interpreter several times: with Python's
 five milliseconds, the slowest while a model comes take half as long again. As long as a request of one row takes."""
 
+EVENTS_WAITING = 1000
+"""More are left to the next look at the outbox."""
+
 
 @cache
 def settings() -> Settings:
@@ -85,7 +88,7 @@ def outbox() -> Outbox | None:
     if chosen.events_topic_endpoint is None:
         return None
     topic = TopicPublisher(chosen.events_topic_endpoint, chosen.events_topic_key, chosen.client_id)
-    return Outbox(blobs(), topic, Background("ratchet-events"))
+    return Outbox(blobs(), topic, Background("ratchet-events", most=EVENTS_WAITING))
 
 
 @cache

@@ -26,6 +26,17 @@ def test_an_event_that_was_taken_leaves_nothing_behind() -> None:
     assert blobs.paths() == []
 
 
+def test_an_event_that_nobody_can_be_handed_waits(caplog: pytest.LogCaptureFixture) -> None:
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    blobs, listener = MemoryBlobs(), Listener()
+    outbox = Outbox(blobs, listener, no_thread)
+    outbox.publish(notice())
+    assert "can't start new thread" in caplog.text
+    assert (outbox.flush(), listener.heard) == (1, [notice()])
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from azure.functions.warmup import WarmUpContext
 
 from adapters.settings import SettingsError
 from tests.fakes.blobs import MemoryBlobs
 from tests.serving.graphs import PIPELINE, publish
 from tests.serving.test_cache import _until
-from triggers import services
+from triggers import services, warming
 
 WAIT_SECONDS = 15.0
 
@@ -44,6 +45,12 @@ def test_a_process_loads_its_champions_at_the_first_call_whatever_it_is_for(stor
     """Azure calls the warmup when it scales out, not when it replaces a process."""
     assert services.inference().server_metadata().status == 200
     _until(lambda: services.inference().status(PIPELINE)["version"] == 1)
+
+
+def test_the_warmup_ends_with_every_champion_loaded(stored: MemoryBlobs) -> None:
+    (warmup,) = warming.blueprint._function_builders  # as azure-functions keeps what was decorated
+    warmup._function.get_user_function()(WarmUpContext())
+    assert services.inference().status(PIPELINE)["version"] == 1
 
 
 @pytest.mark.parametrize("chosen", ["all", "serve"])
